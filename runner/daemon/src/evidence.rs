@@ -1,0 +1,1 @@
+//! Signs evidence and checks it.

@@ -1,0 +1,6 @@
+//! The daemon and the command line. `main.rs` only calls [`cli::main`].
+pub mod agent;
+pub mod cli;
+pub mod evidence;
+pub mod executor;
+pub mod wiring;

@@ -1,0 +1,6 @@
+//! `muster`.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster::cli::main()
+}

@@ -1,0 +1,1 @@
+//! Drill files: raw, then checked. (being written)

@@ -1,0 +1,220 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{CheckOutcome, CheckUsage};
+use crate::finding::Finding;
+use crate::id::{DrillName, RunId, Sha256Digest};
+use crate::phase::Phase;
+use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
+use crate::spec::{Fidelity, Objectives};
+use crate::stop::Stop;
+use crate::verdict::{Leftovers, Reason, Verdict};
+
+/// What a run may hold. Names follow from the run's id, so that what a crash left is found by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resource {
+    /// The run's own directory: the staged copy and the data directory.
+    Storage,
+    /// The isolated place and every process in it.
+    Sandbox,
+    /// The process that holds the lease and the plugins.
+    Agent,
+    /// The database role of the run: [`lease_role`](Resource::lease_role).
+    Lease,
+}
+
+impl Resource {
+    pub const ALL: [Self; 4] = [Self::Storage, Self::Sandbox, Self::Agent, Self::Lease];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Sandbox => "sandbox",
+            Self::Agent => "agent",
+            Self::Lease => "lease",
+        }
+    }
+
+    /// The role that a run's lease logs in as; at most 59 bytes, within PostgreSQL's 63.
+    pub fn lease_role(run: &RunId) -> String {
+        format!("muster-{run}")
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event", content = "data")]
+pub enum Event {
+    Started(RunStarted),
+    PhaseStarted {
+        phase: Phase,
+    },
+    PhaseEnded {
+        phase: Phase,
+        #[serde(with = "crate::unit::millis", rename = "milliseconds")]
+        duration: Duration,
+        outcome: PhaseOutcome,
+    },
+    /// Durable before the effect.
+    Intended {
+        resource: Resource,
+    },
+    /// After the effect; `handle` is the driver's own.
+    Acquired {
+        resource: Resource,
+        handle: serde_json::Value,
+    },
+    /// After it was seen gone.
+    Released {
+        resource: Resource,
+        proof: ReleaseProof,
+    },
+    /// It is still owed.
+    ReleaseFailed {
+        resource: Resource,
+        stop: Stop,
+    },
+    Artifact(Artifact),
+    /// SHA-256 of the rendered isolation template.
+    Template {
+        isolation: String,
+        digest: Sha256Digest,
+    },
+    Limits {
+        limits: Vec<LimitInForce>,
+    },
+    Isolation(IsolationProof),
+    Lease(LeaseProof),
+    Plugin(Plugin),
+    Finding(Finding),
+    CheckEnded(CheckEnded),
+    /// As reported by the restored server: code in the sandbox can write that log.
+    Connections {
+        lines: Vec<String>,
+    },
+    /// Quarantined by this run.
+    Quarantined {
+        digest: Sha256Digest,
+    },
+    /// What the run concludes. Teardown has been tried before it.
+    Concluded(Summary),
+    EvidenceWritten {
+        path: String,
+        digest: Sha256Digest,
+        sequence: u64,
+    },
+    Ended {
+        leftovers: Leftovers,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStarted {
+    pub run: RunId,
+    pub drill: DrillName,
+    pub drill_digest: Sha256Digest,
+    /// Absolute path of the drill file.
+    pub drill_file: String,
+    pub labels: BTreeMap<String, String>,
+    pub at: jiff::Timestamp,
+    pub owner: Owner,
+    pub muster_version: String,
+    pub fidelity: Fidelity,
+    pub objectives: Objectives,
+    /// Where evidence goes.
+    pub evidence_directory: String,
+}
+
+/// The process that runs it. A process id alone may be somebody else by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub pid: u32,
+    /// Clock ticks since boot, field 22 of /proc/PID/stat.
+    pub start_ticks: u64,
+    pub boot_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseOutcome {
+    /// What is said of it in one line.
+    Done {
+        note: String,
+    },
+    Stopped(Stop),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// SHA-256 of `manifest.json`, which holds the digest of every file.
+    pub digest: Sha256Digest,
+    pub name: String,
+    /// The directory that was opened.
+    pub location: String,
+    /// Name of the trusted key that signed it.
+    pub signed_by: String,
+    pub size: u64,
+    pub snapshot_time: jiff::Timestamp,
+    pub source_version: String,
+    pub databases: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plugin {
+    pub check: String,
+    /// `builtin:row-count`, or the path.
+    pub from: String,
+    pub digest: Sha256Digest,
+    pub grants: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckEnded {
+    pub check: String,
+    pub database: String,
+    pub outcome: CheckOutcome,
+    pub usage: CheckUsage,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    pub verdict: Verdict,
+    pub reason: Reason,
+    /// One sentence for a person.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// Recovery time actual; None where the restored database never served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_time_milliseconds: Option<u64>,
+    /// Recovery point actual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point_milliseconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary_overhead_milliseconds: Option<u64>,
+}
+
+/// An event as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stamped {
+    /// From 1, without gaps within a run.
+    pub sequence: u64,
+    pub at: jiff::Timestamp,
+    pub event: Event,
+}

@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::finding::Finding;
+use crate::id::Sha256Digest;
+use crate::ledger::event::{Artifact, CheckEnded, Event, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary};
+use crate::phase::Phase;
+use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
+use crate::stop::Stop;
+use crate::verdict::Leftovers;
+
+/// An event that cannot follow what came before: a bug, or a ledger that somebody wrote by hand.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("illegal event in the ledger: {what}")]
+pub struct IllegalEvent {
+    what: String,
+}
+
+/// All that a run's events add up to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub started: RunStarted,
+    pub phases: Vec<PhaseRecord>,
+    pub held: BTreeMap<Resource, Held>,
+    /// In the order in which they were intended.
+    pub order: Vec<Resource>,
+    pub artifact: Option<Artifact>,
+    pub template: Option<(String, Sha256Digest)>,
+    pub limits: Vec<LimitInForce>,
+    pub isolation: Option<IsolationProof>,
+    pub lease: Option<LeaseProof>,
+    pub plugins: Vec<Plugin>,
+    pub findings: Vec<Finding>,
+    pub checks: Vec<CheckEnded>,
+    pub connections: Vec<String>,
+    pub quarantined: Option<Sha256Digest>,
+    pub summary: Option<Summary>,
+    pub evidence: Option<(String, Sha256Digest, u64)>,
+    pub ended: Option<Leftovers>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseRecord {
+    pub phase: Phase,
+    pub started: jiff::Timestamp,
+    /// None while it runs, or where a crash cut it off.
+    pub ended: Option<(Duration, PhaseOutcome)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Held {
+    /// It may exist.
+    Intended,
+    Acquired {
+        handle: serde_json::Value,
+    },
+    /// Releasing it failed; it may still exist.
+    Owed {
+        handle: Option<serde_json::Value>,
+        stop: Stop,
+    },
+    Released {
+        proof: ReleaseProof,
+    },
+}
+
+impl Held {
+    pub fn is_owed(&self) -> bool {
+        !matches!(self, Self::Released { .. })
+    }
+
+    pub fn handle(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Acquired { handle } | Self::Owed { handle: Some(handle), .. } => Some(handle),
+            Self::Intended | Self::Owed { handle: None, .. } | Self::Released { .. } => None,
+        }
+    }
+}
+
+impl State {
+    /// The first event must be [`Event::Started`].
+    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Stamped>) -> Result<Self, IllegalEvent> {
+        let mut events = events.into_iter();
+        let first = events.next().ok_or_else(|| illegal("the run has none"))?;
+        let Event::Started(started) = &first.event else { return Err(illegal("the first is not `started`")) };
+        let mut state = Self::new(started.clone());
+        for stamped in events {
+            state.apply(stamped)?;
+        }
+        Ok(state)
+    }
+
+    pub fn new(started: RunStarted) -> Self {
+        Self {
+            started,
+            phases: Vec::new(),
+            held: BTreeMap::new(),
+            order: Vec::new(),
+            artifact: None,
+            template: None,
+            limits: Vec::new(),
+            isolation: None,
+            lease: None,
+            plugins: Vec::new(),
+            findings: Vec::new(),
+            checks: Vec::new(),
+            connections: Vec::new(),
+            quarantined: None,
+            summary: None,
+            evidence: None,
+            ended: None,
+        }
+    }
+
+    /// Whether anything may still exist.
+    pub fn owes(&self) -> bool {
+        self.held.values().any(Held::is_owed)
+    }
+
+    pub fn leftovers(&self) -> Leftovers {
+        if self.owes() { Leftovers::Some } else { Leftovers::None }
+    }
+
+    pub fn phase(&self, phase: Phase) -> Option<&PhaseRecord> {
+        self.phases.iter().find(|record| record.phase == phase)
+    }
+
+    pub fn apply(&mut self, stamped: &Stamped) -> Result<(), IllegalEvent> {
+        let after_end = matches!(stamped.event, Event::Released { .. } | Event::ReleaseFailed { .. });
+        if self.ended.is_some() && !after_end {
+            return Err(illegal("the run has ended"));
+        }
+        match stamped.event.clone() {
+            Event::Started(_) => return Err(illegal("the run has started already")),
+            Event::PhaseStarted { phase } => self.phase_started(phase, stamped.at)?,
+            Event::PhaseEnded { phase, duration, outcome } => self.phase_ended(phase, duration, outcome)?,
+            Event::Intended { resource } => self.intended(resource)?,
+            Event::Acquired { resource, handle } => self.acquired(resource, handle)?,
+            Event::Released { resource, proof } => {
+                *self.owed(resource)? = Held::Released { proof };
+            }
+            Event::ReleaseFailed { resource, stop } => {
+                let held = self.owed(resource)?;
+                *held = Held::Owed { handle: held.handle().cloned(), stop };
+            }
+            Event::Artifact(artifact) => self.artifact = Some(artifact),
+            Event::Template { isolation, digest } => self.template = Some((isolation, digest)),
+            Event::Limits { limits } => self.limits = limits,
+            Event::Isolation(proof) => self.isolation = Some(proof),
+            Event::Lease(proof) => self.lease = Some(proof),
+            Event::Plugin(plugin) => self.plugins.push(plugin),
+            Event::Finding(finding) => self.findings.push(finding),
+            Event::CheckEnded(check) => self.checks.push(check),
+            Event::Connections { lines } => self.connections = lines,
+            Event::Quarantined { digest } => self.quarantined = Some(digest),
+            Event::Concluded(summary) => self.concluded(summary)?,
+            Event::EvidenceWritten { path, digest, sequence } => self.evidence_written(path, digest, sequence)?,
+            Event::Ended { leftovers } => self.end(leftovers)?,
+        }
+        Ok(())
+    }
+
+    fn phase_started(&mut self, phase: Phase, at: jiff::Timestamp) -> Result<(), IllegalEvent> {
+        // Recovery tears down again where a crash cut teardown off; no other phase happens twice.
+        if phase == Phase::Teardown {
+            self.phases.retain(|record| record.phase != Phase::Teardown);
+        }
+        if self.phase(phase).is_some() {
+            return Err(illegal(format!("phase {phase} started twice")));
+        }
+        self.phases.push(PhaseRecord { phase, started: at, ended: None });
+        Ok(())
+    }
+
+    fn phase_ended(&mut self, phase: Phase, duration: Duration, outcome: PhaseOutcome) -> Result<(), IllegalEvent> {
+        let record = self.phases.iter_mut().find(|record| record.phase == phase && record.ended.is_none());
+        let record = record.ok_or_else(|| illegal(format!("phase {phase} ended and was not running")))?;
+        record.ended = Some((duration, outcome));
+        Ok(())
+    }
+
+    fn intended(&mut self, resource: Resource) -> Result<(), IllegalEvent> {
+        if self.summary.is_some() {
+            return Err(illegal(format!("{resource} intended after the run was concluded")));
+        }
+        if self.held.insert(resource, Held::Intended).is_some() {
+            return Err(illegal(format!("{resource} intended twice")));
+        }
+        self.order.push(resource);
+        Ok(())
+    }
+
+    fn acquired(&mut self, resource: Resource, handle: serde_json::Value) -> Result<(), IllegalEvent> {
+        match self.held.get_mut(&resource) {
+            Some(held @ (Held::Intended | Held::Acquired { .. })) => {
+                *held = Held::Acquired { handle };
+                Ok(())
+            }
+            Some(Held::Owed { .. } | Held::Released { .. }) => {
+                Err(illegal(format!("{resource} acquired after its release")))
+            }
+            None => Err(illegal(format!("{resource} acquired and never intended"))),
+        }
+    }
+
+    fn owed(&mut self, resource: Resource) -> Result<&mut Held, IllegalEvent> {
+        match self.held.get_mut(&resource) {
+            Some(held) if held.is_owed() => Ok(held),
+            Some(_) => Err(illegal(format!("{resource} released twice"))),
+            None => Err(illegal(format!("{resource} released and never intended"))),
+        }
+    }
+
+    /// Evidence states what teardown was observed to have done; so nothing is concluded before each resource was released, or
+    /// its release failed.
+    fn concluded(&mut self, summary: Summary) -> Result<(), IllegalEvent> {
+        let untried = self.held.iter().find(|(_, held)| matches!(held, Held::Intended | Held::Acquired { .. }));
+        if let Some((resource, _)) = untried {
+            return Err(illegal(format!("concluded before the release of {resource} was tried")));
+        }
+        if summary.verdict != summary.reason.verdict() {
+            return Err(illegal(format!("verdict {} does not follow from {:?}", summary.verdict, summary.reason)));
+        }
+        self.summary = Some(summary);
+        Ok(())
+    }
+
+    fn evidence_written(&mut self, path: String, digest: Sha256Digest, sequence: u64) -> Result<(), IllegalEvent> {
+        if self.summary.is_none() {
+            return Err(illegal("evidence written before the run was concluded"));
+        }
+        self.evidence = Some((path, digest, sequence));
+        Ok(())
+    }
+
+    fn end(&mut self, leftovers: Leftovers) -> Result<(), IllegalEvent> {
+        if self.summary.is_none() {
+            return Err(illegal("ended before it was concluded"));
+        }
+        if leftovers != self.leftovers() {
+            return Err(illegal("ended with other leftovers than the ledger owes"));
+        }
+        self.ended = Some(leftovers);
+        Ok(())
+    }
+}
+
+fn illegal(what: impl Into<String>) -> IllegalEvent {
+    IllegalEvent { what: what.into() }
+}

@@ -1,0 +1,123 @@
+//! The signed description of a backup, made when the backup is. Manifest v1; unknown keys are errors.
+//!
+//! A backup is one directory: the dumps, `globals.sql`, the baseline files, `manifest.json`, `manifest.json.minisig`.
+use serde::{Deserialize, Serialize};
+
+use crate::id::Sha256Digest;
+
+pub const FILE_NAME: &str = "manifest.json";
+pub const SIGNATURE_FILE_NAME: &str = "manifest.json.minisig";
+pub const GLOBALS_FILE_NAME: &str = "globals.sql";
+pub const VERSION: u32 = 1;
+/// Bytes a manifest may have; it is read before anything about it is believed.
+pub const MAX_SIZE: u64 = 16 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    pub version: u32,
+    pub kind: Kind,
+    /// What is backed up, such as `orders`; the same for every backup of it.
+    pub name: String,
+    /// When the snapshot was taken, from the source server's clock: the recovery point is measured from here.
+    pub snapshot_time: jiff::Timestamp,
+    pub source: Source,
+    /// Roles, memberships and role settings. None is a finding: a backup without its roles is a classic disaster.
+    pub globals: Option<FileEntry>,
+    pub parts: Vec<Part>,
+}
+
+/// `physical` is reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Logical,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// `postgresql`.
+    pub engine: String,
+    /// As the server says it, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// Such as 150018.
+    pub version_number: u32,
+    /// The tool that made the dump, such as `pg_dump (PostgreSQL) 15.18`.
+    pub tool: String,
+}
+
+impl Source {
+    pub fn major(&self) -> u32 {
+        self.version_number / 10_000
+    }
+}
+
+/// One database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Part {
+    pub database: String,
+    pub format: DumpFormat,
+    pub files: Vec<FileEntry>,
+    pub baseline: Option<FileEntry>,
+    pub locale: Locale,
+    pub extensions: Vec<Extension>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DumpFormat {
+    Custom,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileEntry {
+    /// Beneath the backup's directory; never absolute, never through `..` or a symlink.
+    pub path: String,
+    pub size: u64,
+    pub sha256: Sha256Digest,
+    pub tree: ChunkTree,
+}
+
+/// SHA-256 over the SHA-256 digests of equal chunks, so that a file is hashed on all cores. See checksum notes in
+/// ARCHITECTURE.md; the domain tag is `muster chunk tree v1\n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChunkTree {
+    pub chunk_size: u64,
+    pub root: Sha256Digest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Locale {
+    pub encoding: String,
+    pub collate: String,
+    pub ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub provider: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icu_locale: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Extension {
+    pub name: String,
+    pub version: String,
+    pub schema: String,
+}
+
+impl Manifest {
+    /// Every file that the manifest vouches for.
+    pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        let parts = self.parts.iter().flat_map(|part| part.files.iter().chain(&part.baseline));
+        self.globals.iter().chain(parts)
+    }
+
+    pub fn total_size(&self) -> u64 {
+        self.files().map(|file| file.size).sum()
+    }
+}

@@ -1,0 +1,22 @@
+//! What the outside must offer. Every implementation of a port passes one shared contract test. A port's errors are [`Stop`]s.
+//!
+//! [`Stop`]: crate::stop::Stop
+mod artifacts;
+mod credentials;
+mod engine;
+mod isolation;
+mod store;
+
+pub use artifacts::{Artifact, Artifacts, Opened};
+pub use credentials::{Credentials, Lease, LeaseRequest};
+pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
+pub use isolation::{
+    AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, InputFile, Isolation, Leftover, LineSink, Output, Sandbox,
+    SandboxInputs, SandboxSpec, Storage, Survey, Template,
+};
+pub use store::{Alert, ChainLink, Quarantine, RunSummary, Store};
+
+/// Work done, out of what there is to do where that can be known. Called often; must return at once.
+pub trait Progress: Send + Sync {
+    fn set(&self, done: u64, total: Option<u64>, unit: &str);
+}

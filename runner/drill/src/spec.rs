@@ -1,0 +1,238 @@
+//! A checked drill: what [`crate::file`] makes of a drill file. Every value is within its bounds and every default is filled in.
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DrillName, Sha256Digest};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drill {
+    pub name: DrillName,
+    pub labels: BTreeMap<String, String>,
+    /// SHA-256 of the file's bytes.
+    pub digest: Sha256Digest,
+    pub schedule: Option<Schedule>,
+    pub objectives: Objectives,
+    pub source: Source,
+    pub engine: Postgresql,
+    pub isolation: Isolation,
+    pub credentials: Credentials,
+    pub checks: Vec<Check>,
+    pub deadlines: Deadlines,
+}
+
+/// When the daemon runs the drill. Checked for form; due times are the daemon's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    pub cron: String,
+    pub timezone: String,
+    pub jitter: Duration,
+    pub start_deadline: Option<Duration>,
+    pub missed: Missed,
+    pub blackout: Vec<Blackout>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    Skip,
+    RunOnce,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blackout {
+    pub cron: String,
+    pub duration: Duration,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Objectives {
+    /// Time until the restored database serves.
+    pub recovery_time: Option<Duration>,
+    /// Data loss tolerated, measured in commit time on the source database.
+    pub recovery_point: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Path of `manifest.json`; relative to the drill file.
+    pub manifest: String,
+    /// Never empty: without a key no backup can be told from a forged one.
+    pub trusted_keys: Vec<TrustedKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedKey {
+    /// A minisign public key file; relative to the drill file.
+    File(String),
+    /// The base64 line of a minisign public key.
+    Inline(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgresql {
+    /// None: the backup's own.
+    pub major: Option<u32>,
+    /// Parallel restore jobs; at least 1.
+    pub jobs: u32,
+    pub fidelity: Fidelity,
+    /// Server settings beside muster's own, which win.
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fidelity {
+    /// The server's own durability: the recovery time means something.
+    Production,
+    /// fsync off; marked as such in every result.
+    Fast,
+}
+
+impl Fidelity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Fast => "fast",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Isolation {
+    Local(Limits),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Bytes; None where the drill names no limit.
+    pub memory: Option<u64>,
+    pub disk: Option<u64>,
+    pub processes: u32,
+    pub enforcement: Enforcement,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcement {
+    /// Refuse in preflight what no cgroup bounds.
+    Required,
+    /// Warn.
+    BestEffort,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    Embedded { ttl: Duration },
+}
+
+impl Credentials {
+    pub fn ttl(&self) -> Duration {
+        match self {
+            Self::Embedded { ttl } => *ttl,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// A DNS label, unique within the drill.
+    pub name: String,
+    pub plugin: Plugin,
+    pub grants: BTreeSet<Grant>,
+    pub limits: CheckLimits,
+    /// A JSON object for the plugin.
+    pub options: serde_json::Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plugin {
+    /// Ships inside muster, such as `row-count`; gets the grants that it imports.
+    Builtin(String),
+    /// A component file, relative to the drill file, pinned by digest.
+    File { path: String, sha256: Sha256Digest },
+}
+
+/// One interface of the contract is one grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grant {
+    Sql,
+    Baseline,
+    Catalog,
+    Digest,
+}
+
+impl Grant {
+    pub const ALL: [Self; 4] = [Self::Sql, Self::Baseline, Self::Catalog, Self::Digest];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Baseline => "baseline",
+            Self::Catalog => "catalog",
+            Self::Digest => "digest",
+        }
+    }
+}
+
+/// What one check may use. Every field has a default, so that no plugin runs without a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckLimits {
+    /// Bytes of linear memory, all memories of the component together.
+    pub memory: u64,
+    /// Time inside the guest; waiting for SQL is not billed.
+    #[serde(with = "crate::unit::millis", rename = "cpuTimeMilliseconds")]
+    pub cpu_time: Duration,
+    #[serde(with = "crate::unit::millis", rename = "wallTimeMilliseconds")]
+    pub wall_time: Duration,
+    pub log_bytes: u64,
+    pub findings: u32,
+    pub metrics: u32,
+    /// Open resources (`rows`, `objects`, `scan`) at one time.
+    pub handles: u32,
+}
+
+impl Default for CheckLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            cpu_time: Duration::from_secs(10),
+            wall_time: Duration::from_mins(5),
+            log_bytes: 64 << 10,
+            findings: 1_000,
+            metrics: 100,
+            handles: 64,
+        }
+    }
+}
+
+/// Every wait has a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deadlines {
+    pub preflight: Duration,
+    pub verify: Duration,
+    pub sandbox: Duration,
+    pub restore: Duration,
+    pub lease: Duration,
+    pub validate: Duration,
+    pub teardown: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            preflight: Duration::from_mins(1),
+            verify: Duration::from_mins(30),
+            sandbox: Duration::from_mins(2),
+            restore: Duration::from_hours(4),
+            lease: Duration::from_mins(1),
+            validate: Duration::from_hours(1),
+            teardown: Duration::from_mins(5),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A backup directory on a file system.

@@ -1,0 +1,2 @@
+//! Where backups are.
+pub mod file;

@@ -1,0 +1,1 @@
+//! Roles made over the administrator connection.

@@ -1,0 +1,2 @@
+//! Who makes the login that checks use.
+pub mod embedded;

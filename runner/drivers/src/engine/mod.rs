@@ -1,0 +1,2 @@
+//! Database engines.
+pub mod postgresql;

@@ -1,0 +1,1 @@
+//! Makes a backup directory from a live server.

@@ -1,0 +1,2 @@
+//! Places that can reach nothing.
+pub mod local;

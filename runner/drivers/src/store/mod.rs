@@ -1,0 +1,2 @@
+//! The durable memory.
+pub mod sqlite;
