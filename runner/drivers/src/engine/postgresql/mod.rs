@@ -1,2 +1,3 @@
 //! PostgreSQL.
 pub mod capture;
+pub mod dump_header;
