@@ -124,7 +124,7 @@ impl AgentLink {
 
     /// Runs the job to its end; `on_event` is told everything but `Done`, cleaned and within the job's limits. Findings that
     /// were told before an error stand.
-    pub async fn run_job(&mut self, job: Job, mut on_event: impl FnMut(FromAgent)) -> Result<(), Stop> {
+    pub async fn run_job(&mut self, job: Job, mut on_event: impl AsyncFnMut(FromAgent) -> Result<(), Stop>) -> Result<(), Stop> {
         let mut watch = JobWatch::new(&job);
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;
@@ -132,7 +132,7 @@ impl AgentLink {
             let late = |_| Stop::new(Reason::Deadline, "the agent did not end its job by the deadline of the checks");
             let message = tokio::time::timeout_at(deadline, self.hear()).await.map_err(late)??;
             match watch.hear(message)? {
-                Heard::Event(event) => on_event(event),
+                Heard::Event(event) => on_event(event).await?,
                 Heard::Done => return Ok(()),
             }
         }
