@@ -16,4 +16,7 @@ mod sql;
 mod text;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use checks::{CheckCall, CheckRunner, RunOutcome};
