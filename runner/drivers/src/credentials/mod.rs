@@ -1,2 +1,3 @@
 //! Who makes the login that checks use.
 pub mod embedded;
+pub mod fake;

@@ -1,0 +1,228 @@
+//! What is taken from PUBLIC before the lease's role exists, and what is blanked. All of it runs as the administrator, whose
+//! sessions see `pg_catalog` alone; every function is named with its schema even so.
+//!
+//! What cannot be taken: `NOTIFY` asks no privilege of anybody. It changes no data; its queue is bounded from 17 on by
+//! `max_notify_queue_pages`, and before that by the sandbox's disk limit.
+use drill::port::{Rows, Server, SqlError};
+use drill::stop::Stop;
+use drill::verdict::Reason;
+
+use crate::engine::postgresql::MAINTENANCE_DATABASE;
+use crate::engine::postgresql::text::plain;
+
+/// Functions of PostgreSQL itself that write or block and that everybody may call: makers and changers of large objects,
+/// notifications, advisory locks, messages in the WAL.
+const WRITES_OR_BLOCKS: &str = "(p.proname OPERATOR(pg_catalog.~) \
+     '^(lo_creat|lo_create|lo_from_bytea|lo_put|lo_import|lo_export|lo_unlink|lo_truncate|lo_truncate64|lowrite|pg_notify|pg_logical_emit_message|pg_(try_)?advisory_.*lock.*)$')";
+
+/// Beyond PostgreSQL's own: what runs as its owner, what the language does not confine, and what is written in C and admits
+/// side effects (such as `dblink_exec`). Operators and casts of extensions stay, because checks need them.
+const RUNS_BEYOND_ITS_CALLER: &str = "(p.prosecdef OR (NOT l.lanpltrusted \
+     AND (l.lanname NOT IN ('c', 'internal') OR p.provolatile = 'v')))";
+
+/// What `initdb` or an extension keeps from PUBLIC and somebody gave to it.
+const GIVEN_AGAINST_THE_DEFAULT: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_init_privs i \
+     WHERE i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND i.objoid = p.oid \
+     AND NOT EXISTS (SELECT 1 FROM pg_catalog.aclexplode(i.initprivs) x WHERE x.grantee = 0 AND x.privilege_type = 'EXECUTE'))";
+
+/// Production's secrets that `pg_read_all_data` would show.
+pub(super) async fn blank_secrets(server: &dyn Server, databases: &[String]) -> Result<(), Stop> {
+    const SHARED: &str = "UPDATE pg_catalog.pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;\n\
+         UPDATE pg_catalog.pg_subscription SET subconninfo = '' WHERE subconninfo <> ''";
+    const OF_A_DATABASE: &str = "UPDATE pg_catalog.pg_user_mapping SET umoptions = NULL WHERE umoptions IS NOT NULL";
+    run(server, MAINTENANCE_DATABASE, "blanking production's secrets", SHARED).await?;
+    for database in databases {
+        run(server, database, "blanking production's secrets", OF_A_DATABASE).await?;
+    }
+    Ok(())
+}
+
+/// Databases, settings and tablespaces. Nobody but the lease's role will get into a database: in one that is not closed it
+/// could write.
+pub(super) async fn close_cluster(server: &dyn Server) -> Result<(), Stop> {
+    let has_parameters = "SELECT 1 WHERE pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL";
+    let parameters = run(server, MAINTENANCE_DATABASE, "closing the server", has_parameters).await?;
+    let mut query =
+        granted("'DATABASE ' || pg_catalog.quote_ident(o.datname)", "pg_database o", "datacl", "'d'", "datdba", "true");
+    query.push_str(" UNION ALL ");
+    query.push_str(&granted(
+        "'TABLESPACE ' || pg_catalog.quote_ident(o.spcname)",
+        "pg_tablespace o",
+        "spcacl",
+        "'t'",
+        "spcowner",
+        "true",
+    ));
+    if !parameters.is_empty() {
+        query.push_str(
+            " UNION ALL SELECT 'PARAMETER ' || o.parname, a.privilege_type, \
+             CASE WHEN a.grantor = 10 THEN NULL ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantor)) END \
+             FROM pg_catalog.pg_parameter_acl o, LATERAL pg_catalog.aclexplode(o.paracl) a WHERE a.grantee = 0",
+        );
+    }
+    revoke(server, MAINTENANCE_DATABASE, &query).await
+}
+
+/// Everything in one database that lets any login write, block, or run code as somebody else.
+pub(super) async fn close_database(server: &dyn Server, database: &str) -> Result<(), Stop> {
+    let name = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(o.relname)";
+    let relations = "pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace";
+    // Writing to the view pg_settings sets a setting of one's own session.
+    let tables = "o.relkind IN ('r','p','v','m','f') AND a.privilege_type <> 'SELECT' \
+         AND o.oid <> 'pg_catalog.pg_settings'::pg_catalog.regclass";
+    let columns = format!(
+        "SELECT 'TABLE ' || {name}, a.privilege_type || ' (' || pg_catalog.quote_ident(t.attname) || ')', {} \
+         FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class o ON o.oid = t.attrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace, LATERAL pg_catalog.aclexplode(t.attacl) a \
+         WHERE a.grantee = 0 AND a.privilege_type <> 'SELECT' AND NOT t.attisdropped",
+        grantor("o.relowner")
+    );
+    let routines = format!(
+        "SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, a.privilege_type, {} \
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang, \
+         LATERAL pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a \
+         WHERE a.grantee = 0 AND p.prokind <> 'a' AND CASE WHEN p.oid < 16384 THEN {WRITES_OR_BLOCKS} \
+         ELSE {RUNS_BEYOND_ITS_CALLER} END OR a.grantee = 0 AND p.prokind <> 'a' AND {GIVEN_AGAINST_THE_DEFAULT}",
+        grantor("p.proowner")
+    );
+    let parts = [
+        granted(&format!("'TABLE ' || {name}"), relations, "relacl", "'r'", "relowner", tables),
+        granted(
+            &format!("'SEQUENCE ' || {name}"),
+            relations,
+            "relacl",
+            "'s'",
+            "relowner",
+            "o.relkind = 'S' AND a.privilege_type <> 'SELECT'",
+        ),
+        columns,
+        granted(
+            "'SCHEMA ' || pg_catalog.quote_ident(o.nspname)",
+            "pg_namespace o",
+            "nspacl",
+            "'n'",
+            "nspowner",
+            "a.privilege_type = 'CREATE'",
+        ),
+        granted(
+            "'FOREIGN DATA WRAPPER ' || pg_catalog.quote_ident(o.fdwname)",
+            "pg_foreign_data_wrapper o",
+            "fdwacl",
+            "'F'",
+            "fdwowner",
+            "true",
+        ),
+        granted(
+            "'FOREIGN SERVER ' || pg_catalog.quote_ident(o.srvname)",
+            "pg_foreign_server o",
+            "srvacl",
+            "'S'",
+            "srvowner",
+            "true",
+        ),
+        granted(
+            "'LARGE OBJECT ' || o.oid::pg_catalog.text",
+            "pg_largeobject_metadata o",
+            "lomacl",
+            "'L'",
+            "lomowner",
+            "a.privilege_type = 'UPDATE'",
+        ),
+        routines,
+    ];
+    revoke(server, database, &parts.join(" UNION ALL ")).await
+}
+
+/// What PUBLIC was granted on a kind of object: the object, the privilege, and who granted it where that is not the owner.
+fn granted(object: &str, from: &str, acl: &str, kind: &str, owner: &str, condition: &str) -> String {
+    format!(
+        "SELECT {object}, a.privilege_type, {} FROM pg_catalog.{from}, \
+         LATERAL pg_catalog.aclexplode(COALESCE(o.{acl}, pg_catalog.acldefault({kind}, o.{owner}))) a \
+         WHERE a.grantee = 0 AND {condition}",
+        grantor(&format!("o.{owner}"))
+    )
+}
+
+/// A superuser revokes as the owner; what another role granted, that role must revoke.
+fn grantor(owner: &str) -> String {
+    format!(
+        "CASE WHEN a.grantor = {owner} THEN NULL ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantor)) END"
+    )
+}
+
+/// In one transaction, with the backup's event triggers asleep: one that is ENABLE ALWAYS would run its own code for each
+/// statement. They are as they were when it ends.
+async fn revoke(server: &dyn Server, database: &str, query: &str) -> Result<(), Stop> {
+    const TRIGGERS: &str = "SELECT pg_catalog.quote_ident(evtname), evtenabled FROM pg_catalog.pg_event_trigger \
+         WHERE evtenabled <> 'D' ORDER BY oid";
+    let granted = run(server, database, "reading what PUBLIC may do", query).await?;
+    if granted.is_empty() {
+        return Ok(());
+    }
+    let triggers = run(server, database, "reading the event triggers", TRIGGERS).await?;
+    run(server, database, "closing the database to writers", &revocation(&granted, &triggers)).await?;
+    Ok(())
+}
+
+fn revocation(granted: &Rows, triggers: &Rows) -> String {
+    let mut statements = String::from("BEGIN;\n");
+    for trigger in triggers {
+        if let [Some(name), Some(_)] = trigger.as_slice() {
+            statements.push_str(&format!("ALTER EVENT TRIGGER {name} DISABLE;\n"));
+        }
+    }
+    for row in granted {
+        let [Some(object), Some(privilege), grantor] = row.as_slice() else { continue };
+        let revoke = format!("REVOKE {privilege} ON {object} FROM PUBLIC;\n");
+        match grantor {
+            Some(grantor) => statements.push_str(&format!("SET LOCAL ROLE {grantor};\n{revoke}SET LOCAL ROLE NONE;\n")),
+            None => statements.push_str(&revoke),
+        }
+    }
+    for trigger in triggers {
+        let [Some(name), Some(enabled)] = trigger.as_slice() else { continue };
+        let how = match enabled.as_str() {
+            "A" => "ENABLE ALWAYS",
+            "R" => "ENABLE REPLICA",
+            _ => "ENABLE",
+        };
+        statements.push_str(&format!("ALTER EVENT TRIGGER {name} {how};\n"));
+    }
+    statements.push_str("COMMIT");
+    statements
+}
+
+async fn run(server: &dyn Server, database: &str, doing: &str, statements: &str) -> Result<Rows, Stop> {
+    server.admin(database, statements).await.map_err(|error: SqlError| {
+        Stop::new(Reason::Credentials, format!("{doing} in database {}: {error}", plain(database, 63)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: &[Option<&str>]) -> Vec<Option<String>> {
+        cells.iter().map(|cell| cell.map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn event_triggers_sleep_while_privileges_are_revoked_and_wake_as_they_were() {
+        let granted = vec![
+            row(&[Some("TABLE public.t"), Some("INSERT"), None]),
+            row(&[Some("TABLE public.t"), Some("UPDATE (a)"), Some("app")]),
+        ];
+        let triggers = vec![row(&[Some("spy"), Some("A")]), row(&[Some("plain"), Some("O")])];
+        let expected = "BEGIN;\n\
+             ALTER EVENT TRIGGER spy DISABLE;\n\
+             ALTER EVENT TRIGGER plain DISABLE;\n\
+             REVOKE INSERT ON TABLE public.t FROM PUBLIC;\n\
+             SET LOCAL ROLE app;\n\
+             REVOKE UPDATE (a) ON TABLE public.t FROM PUBLIC;\n\
+             SET LOCAL ROLE NONE;\n\
+             ALTER EVENT TRIGGER spy ENABLE ALWAYS;\n\
+             ALTER EVENT TRIGGER plain ENABLE;\n\
+             COMMIT";
+        assert_eq!(revocation(&granted, &triggers), expected);
+    }
+}
