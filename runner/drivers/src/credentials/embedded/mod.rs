@@ -163,14 +163,17 @@ fn make_role(role: &str, databases: &[String], expires_at: jiff::Timestamp) -> S
         ("default_transaction_read_only", "on"),
         ("search_path", "pg_catalog"),
         ("role", "none"),
-        ("session_preload_libraries", ""),
-        ("local_preload_libraries", ""),
         ("statement_timeout", "1h"),
         ("lock_timeout", "60s"),
         ("temp_file_limit", "4GB"),
     ];
     for (setting, value) in settings {
         statements.push_str(&format!("ALTER ROLE {name} SET {setting} = {};\n", literal(value)));
+    }
+    // An empty list cannot be written down: `SET … = ''` stores one library without a name. The administrator's session has both
+    // empty.
+    for setting in ["session_preload_libraries", "local_preload_libraries"] {
+        statements.push_str(&format!("ALTER ROLE {name} SET {setting} FROM CURRENT;\n"));
     }
     for database in databases {
         statements.push_str(&format!("GRANT CONNECT ON DATABASE {} TO {name};\n", identifier(database)));

@@ -46,8 +46,8 @@ const PINNED: [(&str, &str); 12] = [
 ];
 
 /// Pinned for the administrator only: a backup's library must not be loaded, nor its triggers fire, into muster's own sessions.
-const PINNED_FOR_ADMIN: [(&str, &str); 2] =
-    [("session_preload_libraries", ""), ("session_replication_role", "replica")];
+const PINNED_FOR_ADMIN: [(&str, &str); 3] =
+    [("session_preload_libraries", ""), ("local_preload_libraries", ""), ("session_replication_role", "replica")];
 
 pub(super) struct Connection {
     client: Client,
