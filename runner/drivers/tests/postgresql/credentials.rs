@@ -17,10 +17,12 @@ CREATE ROLE middle NOLOGIN;
 CREATE DATABASE vault OWNER app CONNECTION LIMIT 0;
 REVOKE CONNECT ON DATABASE vault FROM PUBLIC;
 GRANT SET ON PARAMETER session_replication_role TO PUBLIC;
+GRANT app TO pg_read_all_data;
 \connect vault
 CREATE TABLE public.open (id int GENERATED ALWAYS AS IDENTITY, a int, b int GENERATED ALWAYS AS (a * 2) STORED);
 INSERT INTO public.open (a) VALUES (1), (2);
 GRANT ALL ON public.open TO PUBLIC;
+GRANT INSERT ON public.open TO pg_read_all_data;
 CREATE TABLE public.columns (a int);
 GRANT UPDATE (a), INSERT (a) ON public.columns TO PUBLIC;
 CREATE TABLE public.passed_on (a int);
@@ -103,6 +105,7 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     assert_eq!(state("SELECT pg_catalog.lo_put(4711, 0, 'x')").await, denied);
     assert_eq!(state("CREATE SERVER x FOREIGN DATA WRAPPER postgres_fdw").await, denied);
     assert_eq!(state("SELECT public.dblink_connect('host=/tmp user=muster_sandbox')").await, denied);
+    assert_eq!(state("SET ROLE app").await, denied);
     assert_eq!(state("SET session_replication_role = replica").await, denied);
     let rows = session.run("SELECT count(*)::pg_catalog.text FROM public.hidden").await.expect("it reads");
     assert_eq!(rows, [[Some("2".to_owned())]], "policies hide nothing from it");
@@ -131,12 +134,12 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     let (running, _) = restored(&backup, 1).await;
     let server = Arc::clone(&running.server);
     let embedded = Embedded::new();
-    let request = request("orders-20261122t021500z-ttls", &["postgres"], Duration::from_secs(3));
+    let request = request("orders-20261122t021500z-ttls", &["postgres"], Duration::from_secs(4));
     let lease = embedded.issue(&request, server.as_ref()).await.expect("a lease");
     let session = server.login(&lease.grant.identity, "postgres").await.expect("it logs in");
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    embedded.renew(&request, server.as_ref()).await.expect("renewed");
     tokio::time::sleep(Duration::from_millis(2_000)).await;
+    embedded.renew(&request, server.as_ref()).await.expect("renewed");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect("renewed: it lives");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect_err("its session was ended");

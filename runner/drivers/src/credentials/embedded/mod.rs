@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::postgresql::text::{identifier, literal};
 use crate::engine::postgresql::{ADMIN_ROLE, MAINTENANCE_DATABASE};
 
-use super::fake::end;
+use super::end_of_lease;
 
 /// A few sessions for parallel scans, and no more.
 const CONNECTIONS: u32 = 32;
@@ -69,8 +69,6 @@ impl Credentials for Embedded {
 
     async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
         let role = Resource::lease_role(&request.run);
-        let expires_at = end(request);
-        let remaining = remaining(request.not_after)?;
         // Whoever compares the backup's ACLs with its baseline reads them before this point: closing changes them.
         close::blank_secrets(server, &request.databases).await?;
         for database in &request.databases {
@@ -78,6 +76,8 @@ impl Credentials for Embedded {
         }
         close::close_cluster(server).await?;
         remove_role(server, &role, &request.databases).await?;
+        let expires_at = end_of_lease(request);
+        let remaining = remaining(request.not_after)?;
         admin(server, "making the lease's role", &make_role(&role, &request.databases, expires_at)).await?;
         let identity = server.identity(&role, remaining)?;
         let guard = guard(server, &role, expires_at).await?;
@@ -91,7 +91,7 @@ impl Credentials for Embedded {
     }
 
     async fn renew(&self, request: &LeaseRequest, server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
-        let expires_at = end(request);
+        let expires_at = end_of_lease(request);
         {
             let guards = self.guards();
             let guard = guards.get(&request.run).ok_or_else(|| {
