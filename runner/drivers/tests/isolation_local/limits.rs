@@ -1,0 +1,4 @@
+use crate::support::TestFn;
+pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
+    vec![]
+}
