@@ -51,27 +51,26 @@ pub(super) async fn blank_secrets(server: &dyn Server, databases: &[String]) -> 
 pub(super) async fn close_cluster(server: &dyn Server) -> Result<(), Stop> {
     let has_parameters = "SELECT 1 WHERE pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL";
     let parameters = run(server, MAINTENANCE_DATABASE, "closing the server", has_parameters).await?;
-    let mut query =
-        granted("'DATABASE ' || pg_catalog.quote_ident(o.datname)", "pg_database o", "datacl", "'d'", "datdba", "true");
-    query.push_str(" UNION ALL ");
-    query.push_str(&granted(
-        "'TABLESPACE ' || pg_catalog.quote_ident(o.spcname)",
-        "pg_tablespace o",
-        "spcacl",
-        "'t'",
-        "spcowner",
-        "true",
-    ));
+    let mut parts = vec![
+        granted("'DATABASE ' || pg_catalog.quote_ident(o.datname)", "pg_database o", "datacl", "'d'", "datdba", "true"),
+        granted(
+            "'TABLESPACE ' || pg_catalog.quote_ident(o.spcname)",
+            "pg_tablespace o",
+            "spcacl",
+            "'t'",
+            "spcowner",
+            "true",
+        ),
+        MEMBERSHIPS.to_owned(),
+    ];
     if !parameters.is_empty() {
-        query.push_str(&format!(
-            " UNION ALL SELECT 'PARAMETER ' || o.parname, a.privilege_type, {} \
-                 FROM pg_catalog.pg_parameter_acl o, LATERAL pg_catalog.aclexplode(o.paracl) a WHERE {GRANTEE}",
+        parts.push(format!(
+            "SELECT 'PARAMETER ' || o.parname, a.privilege_type, {} \
+             FROM pg_catalog.pg_parameter_acl o, LATERAL pg_catalog.aclexplode(o.paracl) a WHERE {GRANTEE}",
             parties("10")
         ));
     }
-    query.push_str(" UNION ALL ");
-    query.push_str(MEMBERSHIPS);
-    revoke(server, MAINTENANCE_DATABASE, &query).await
+    revoke(server, MAINTENANCE_DATABASE, &parts.join(" UNION ALL ")).await
 }
 
 /// Everything in one database that lets any login write, block, or run code as somebody else.
@@ -177,21 +176,19 @@ async fn revoke(server: &dyn Server, database: &str, query: &str) -> Result<(), 
     Ok(())
 }
 
-fn revocation(granted: &Rows, triggers: &Rows) -> String {
-    let mut statements = String::from("BEGIN;\n");
+fn revocation(rights: &Rows, triggers: &Rows) -> String {
+    let mut statements = vec!["BEGIN".to_owned()];
     for trigger in triggers {
         if let [Some(name), Some(_)] = trigger.as_slice() {
-            statements.push_str(&format!("ALTER EVENT TRIGGER {name} DISABLE;\n"));
+            statements.push(format!("ALTER EVENT TRIGGER {name} DISABLE"));
         }
     }
-    for row in granted {
-        let [Some(object), privilege, Some(grantee), grantor] = row.as_slice() else { continue };
+    for right in rights {
+        let [Some(object), privilege, Some(to), by] = right.as_slice() else { continue };
         let what = privilege.as_ref().map_or_else(|| object.clone(), |privilege| format!("{privilege} ON {object}"));
-        let revoke = format!("REVOKE {what} FROM {grantee};\n");
-        match grantor {
-            Some(grantor) => statements.push_str(&format!("SET LOCAL ROLE {grantor};\n{revoke}SET LOCAL ROLE NONE;\n")),
-            None => statements.push_str(&revoke),
-        }
+        statements.extend(by.iter().map(|by| format!("SET LOCAL ROLE {by}")));
+        statements.push(format!("REVOKE {what} FROM {to}"));
+        statements.extend(by.iter().map(|_| "SET LOCAL ROLE NONE".to_owned()));
     }
     for trigger in triggers {
         let [Some(name), Some(enabled)] = trigger.as_slice() else { continue };
@@ -200,10 +197,10 @@ fn revocation(granted: &Rows, triggers: &Rows) -> String {
             "R" => "ENABLE REPLICA",
             _ => "ENABLE",
         };
-        statements.push_str(&format!("ALTER EVENT TRIGGER {name} {how};\n"));
+        statements.push(format!("ALTER EVENT TRIGGER {name} {how}"));
     }
-    statements.push_str("COMMIT");
-    statements
+    statements.push("COMMIT".to_owned());
+    statements.join(";\n")
 }
 
 async fn run(server: &dyn Server, database: &str, doing: &str, statements: &str) -> Result<Rows, Stop> {

@@ -153,12 +153,6 @@ fn instant(at: jiff::Timestamp) -> Instant {
 /// Role settings beat what the backup sets for its databases and for all roles: no library of its, no role, no deadline.
 fn make_role(role: &str, databases: &[String], expires_at: jiff::Timestamp) -> String {
     let name = identifier(role);
-    let mut statements = format!(
-        "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT BYPASSRLS \
-         CONNECTION LIMIT {CONNECTIONS} PASSWORD NULL VALID UNTIL {};\n\
-         GRANT pg_read_all_data TO {name};\n",
-        literal(&expires_at.to_string())
-    );
     let settings = [
         ("default_transaction_read_only", "on"),
         ("search_path", "pg_catalog"),
@@ -167,19 +161,24 @@ fn make_role(role: &str, databases: &[String], expires_at: jiff::Timestamp) -> S
         ("lock_timeout", "60s"),
         ("temp_file_limit", "4GB"),
     ];
-    for (setting, value) in settings {
-        statements.push_str(&format!("ALTER ROLE {name} SET {setting} = {};\n", literal(value)));
-    }
-    // An empty list cannot be written down: `SET … = ''` stores one library without a name. The administrator's session has both
-    // empty.
-    for setting in ["session_preload_libraries", "local_preload_libraries"] {
-        statements.push_str(&format!("ALTER ROLE {name} SET {setting} FROM CURRENT;\n"));
-    }
+    let mut statements = vec![
+        format!(
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT BYPASSRLS \
+             CONNECTION LIMIT {CONNECTIONS} PASSWORD NULL VALID UNTIL {}",
+            literal(&expires_at.to_string())
+        ),
+        format!("GRANT pg_read_all_data TO {name}"),
+        // An empty list cannot be written down: `SET … = ''` stores one library without a name. The administrator's session has
+        // both empty.
+        format!("ALTER ROLE {name} SET session_preload_libraries FROM CURRENT"),
+        format!("ALTER ROLE {name} SET local_preload_libraries FROM CURRENT"),
+    ];
+    statements.extend(settings.map(|(setting, value)| format!("ALTER ROLE {name} SET {setting} = {}", literal(value))));
     for database in databases {
-        statements.push_str(&format!("GRANT CONNECT ON DATABASE {} TO {name};\n", identifier(database)));
-        statements.push_str(&format!("ALTER DATABASE {} CONNECTION LIMIT -1;\n", identifier(database)));
+        statements.push(format!("GRANT CONNECT ON DATABASE {} TO {name}", identifier(database)));
+        statements.push(format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(database)));
     }
-    statements
+    statements.join(";\n")
 }
 
 /// Locks it first, so that what is ended does not come back. A role that is not there is success.
