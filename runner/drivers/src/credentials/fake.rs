@@ -10,6 +10,8 @@ use drill::proof::{Attempt, LeaseProof, ReleaseProof};
 use drill::stop::Stop;
 use drill::verdict::Reason;
 
+use super::end_of_lease;
+
 /// Called with the name of a step, such as `credentials.issue`, before it happens.
 pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -52,14 +54,14 @@ impl Credentials for FakeCredentials {
             sqlstate: Some("42501".to_owned()),
         };
         Ok(Lease {
-            grant: LeaseGrant { identity: server.identity(&role, request.ttl)?, expires_at: end(request) },
+            grant: LeaseGrant { identity: server.identity(&role, request.ttl)?, expires_at: end_of_lease(request) },
             proof: LeaseProof { role, ttl: request.ttl, attempts: request.databases.iter().map(attempt).collect() },
         })
     }
 
     async fn renew(&self, request: &LeaseRequest, _server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
         (self.hook)("credentials.renew");
-        Ok(end(request))
+        Ok(end_of_lease(request))
     }
 
     async fn revoke(
@@ -82,10 +84,4 @@ impl Credentials for FakeCredentials {
 
 fn stop(doing: &str, error: &SqlError) -> Stop {
     Stop::new(Reason::Credentials, format!("{doing} the lease: {error}"))
-}
-
-/// Now and the time to live, and never beyond the run.
-pub(super) fn end(request: &LeaseRequest) -> jiff::Timestamp {
-    let ttl = jiff::SignedDuration::try_from(request.ttl).unwrap_or(jiff::SignedDuration::MAX);
-    jiff::Timestamp::now().checked_add(ttl).unwrap_or(request.not_after).min(request.not_after)
 }

@@ -46,9 +46,9 @@ impl Script {
     }
 
     /// Makes a step fail from now on.
-    pub fn fail(&self, step: &str, stop: Stop) {
+    pub fn fail(&self, step: &str, why: Stop) {
         if let Ok(mut failures) = self.failures.lock() {
-            failures.insert(step.to_owned(), stop);
+            failures.insert(step.to_owned(), why);
         }
     }
 

@@ -28,7 +28,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("delete with read-only turned off", "DELETE FROM {table} WHERE false"),
     ("truncate a table", "TRUNCATE {table}"),
     ("lock rows", "SELECT 1 FROM {table} FOR UPDATE"),
-    ("lock a table against readers", "LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+    ("lock a table against readers", "SELECT 1; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
     ("create a role", "CREATE ROLE muster_attempt"),
     ("create a database", "CREATE DATABASE muster_attempt"),
     ("become the administrator", "SET ROLE muster_sandbox"),
@@ -145,8 +145,8 @@ async fn sweep(server: &dyn Server, role: &str, database: &str) -> Result<Attemp
            AND c.oid <> 'pg_catalog.pg_settings'::pg_catalog.regclass \
            AND (pg_catalog.has_table_privilege({role}, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') \
              OR pg_catalog.has_any_column_privilege({role}, c.oid, 'INSERT, UPDATE, REFERENCES')) \
-         UNION ALL SELECT 1 FROM pg_catalog.pg_class c WHERE c.relkind = 'S' \
-           AND pg_catalog.has_sequence_privilege({role}, c.oid, 'USAGE, UPDATE') \
+         UNION ALL SELECT 1 FROM pg_catalog.pg_class c WHERE CASE WHEN c.relkind = 'S' \
+           THEN pg_catalog.has_sequence_privilege({role}, c.oid, 'USAGE, UPDATE') END \
          UNION ALL SELECT 1 FROM pg_catalog.pg_namespace n WHERE pg_catalog.has_schema_privilege({role}, n.oid, 'CREATE') \
          UNION ALL SELECT 1 WHERE pg_catalog.has_database_privilege({role}, pg_catalog.current_database(), 'CREATE, TEMPORARY') \
          UNION ALL SELECT 1 FROM pg_catalog.pg_proc p WHERE p.prosecdef \

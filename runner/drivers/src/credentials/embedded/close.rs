@@ -25,6 +25,15 @@ const GIVEN_AGAINST_THE_DEFAULT: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_ini
      WHERE i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND i.objoid = p.oid \
      AND NOT EXISTS (SELECT 1 FROM pg_catalog.aclexplode(i.initprivs) x WHERE x.grantee = 0 AND x.privilege_type = 'EXECUTE'))";
 
+/// The lease has what PUBLIC has and what `pg_read_all_data` has. A backup can have given something to either.
+const GRANTEE: &str = "a.grantee IN (0, 'pg_read_all_data'::pg_catalog.regrole)";
+
+/// Roles that `pg_read_all_data` was made a member of, and with it the lease.
+const MEMBERSHIPS: &str = "SELECT pg_catalog.quote_ident(r.rolname), NULL, \
+     'pg_read_all_data GRANTED BY ' || pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(m.grantor)), NULL \
+     FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.roleid \
+     WHERE m.member = 'pg_read_all_data'::pg_catalog.regrole";
+
 /// Production's secrets that `pg_read_all_data` would show.
 pub(super) async fn blank_secrets(server: &dyn Server, databases: &[String]) -> Result<(), Stop> {
     const SHARED: &str = "UPDATE pg_catalog.pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;\n\
@@ -42,25 +51,26 @@ pub(super) async fn blank_secrets(server: &dyn Server, databases: &[String]) -> 
 pub(super) async fn close_cluster(server: &dyn Server) -> Result<(), Stop> {
     let has_parameters = "SELECT 1 WHERE pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL";
     let parameters = run(server, MAINTENANCE_DATABASE, "closing the server", has_parameters).await?;
-    let mut query =
-        granted("'DATABASE ' || pg_catalog.quote_ident(o.datname)", "pg_database o", "datacl", "'d'", "datdba", "true");
-    query.push_str(" UNION ALL ");
-    query.push_str(&granted(
-        "'TABLESPACE ' || pg_catalog.quote_ident(o.spcname)",
-        "pg_tablespace o",
-        "spcacl",
-        "'t'",
-        "spcowner",
-        "true",
-    ));
+    let mut parts = vec![
+        granted("'DATABASE ' || pg_catalog.quote_ident(o.datname)", "pg_database o", "datacl", "'d'", "datdba", "true"),
+        granted(
+            "'TABLESPACE ' || pg_catalog.quote_ident(o.spcname)",
+            "pg_tablespace o",
+            "spcacl",
+            "'t'",
+            "spcowner",
+            "true",
+        ),
+        MEMBERSHIPS.to_owned(),
+    ];
     if !parameters.is_empty() {
-        query.push_str(
-            " UNION ALL SELECT 'PARAMETER ' || o.parname, a.privilege_type, \
-             CASE WHEN a.grantor = 10 THEN NULL ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantor)) END \
-             FROM pg_catalog.pg_parameter_acl o, LATERAL pg_catalog.aclexplode(o.paracl) a WHERE a.grantee = 0",
-        );
+        parts.push(format!(
+            "SELECT 'PARAMETER ' || o.parname, a.privilege_type, {} \
+             FROM pg_catalog.pg_parameter_acl o, LATERAL pg_catalog.aclexplode(o.paracl) a WHERE {GRANTEE}",
+            parties("10")
+        ));
     }
-    revoke(server, MAINTENANCE_DATABASE, &query).await
+    revoke(server, MAINTENANCE_DATABASE, &parts.join(" UNION ALL ")).await
 }
 
 /// Everything in one database that lets any login write, block, or run code as somebody else.
@@ -74,16 +84,16 @@ pub(super) async fn close_database(server: &dyn Server, database: &str) -> Resul
         "SELECT 'TABLE ' || {name}, a.privilege_type || ' (' || pg_catalog.quote_ident(t.attname) || ')', {} \
          FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class o ON o.oid = t.attrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace, LATERAL pg_catalog.aclexplode(t.attacl) a \
-         WHERE a.grantee = 0 AND a.privilege_type <> 'SELECT' AND NOT t.attisdropped",
-        grantor("o.relowner")
+         WHERE {GRANTEE} AND a.privilege_type <> 'SELECT' AND NOT t.attisdropped",
+        parties("o.relowner")
     );
     let routines = format!(
         "SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, a.privilege_type, {} \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang, \
          LATERAL pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a \
-         WHERE a.grantee = 0 AND p.prokind <> 'a' AND CASE WHEN p.oid < 16384 THEN {WRITES_OR_BLOCKS} \
-         ELSE {RUNS_BEYOND_ITS_CALLER} END OR a.grantee = 0 AND p.prokind <> 'a' AND {GIVEN_AGAINST_THE_DEFAULT}",
-        grantor("p.proowner")
+         WHERE {GRANTEE} AND p.prokind <> 'a' AND (CASE WHEN p.oid < 16384 THEN {WRITES_OR_BLOCKS} \
+         ELSE {RUNS_BEYOND_ITS_CALLER} END OR {GIVEN_AGAINST_THE_DEFAULT})",
+        parties("p.proowner")
     );
     let parts = [
         granted(&format!("'TABLE ' || {name}"), relations, "relacl", "'r'", "relowner", tables),
@@ -133,20 +143,22 @@ pub(super) async fn close_database(server: &dyn Server, database: &str) -> Resul
     revoke(server, database, &parts.join(" UNION ALL ")).await
 }
 
-/// What PUBLIC was granted on a kind of object: the object, the privilege, and who granted it where that is not the owner.
+/// What the lease would have on a kind of object: the object, the privilege, to whom, and by whom.
 fn granted(object: &str, from: &str, acl: &str, kind: &str, owner: &str, condition: &str) -> String {
     format!(
         "SELECT {object}, a.privilege_type, {} FROM pg_catalog.{from}, \
          LATERAL pg_catalog.aclexplode(COALESCE(o.{acl}, pg_catalog.acldefault({kind}, o.{owner}))) a \
-         WHERE a.grantee = 0 AND {condition}",
-        grantor(&format!("o.{owner}"))
+         WHERE {GRANTEE} AND {condition}",
+        parties(&format!("o.{owner}"))
     )
 }
 
-/// A superuser revokes as the owner; what another role granted, that role must revoke.
-fn grantor(owner: &str) -> String {
+/// To whom, and by whom where that is not the owner: a superuser revokes as the owner, and what another role granted, that
+/// role must revoke.
+fn parties(owner: &str) -> String {
     format!(
-        "CASE WHEN a.grantor = {owner} THEN NULL ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantor)) END"
+        "CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE 'pg_read_all_data' END, \
+         CASE WHEN a.grantor = {owner} THEN NULL ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantor)) END"
     )
 }
 
@@ -155,7 +167,7 @@ fn grantor(owner: &str) -> String {
 async fn revoke(server: &dyn Server, database: &str, query: &str) -> Result<(), Stop> {
     const TRIGGERS: &str = "SELECT pg_catalog.quote_ident(evtname), evtenabled FROM pg_catalog.pg_event_trigger \
          WHERE evtenabled <> 'D' ORDER BY oid";
-    let granted = run(server, database, "reading what PUBLIC may do", query).await?;
+    let granted = run(server, database, "reading what everybody may do", query).await?;
     if granted.is_empty() {
         return Ok(());
     }
@@ -164,20 +176,19 @@ async fn revoke(server: &dyn Server, database: &str, query: &str) -> Result<(), 
     Ok(())
 }
 
-fn revocation(granted: &Rows, triggers: &Rows) -> String {
-    let mut statements = String::from("BEGIN;\n");
+fn revocation(rights: &Rows, triggers: &Rows) -> String {
+    let mut statements = vec!["BEGIN".to_owned()];
     for trigger in triggers {
         if let [Some(name), Some(_)] = trigger.as_slice() {
-            statements.push_str(&format!("ALTER EVENT TRIGGER {name} DISABLE;\n"));
+            statements.push(format!("ALTER EVENT TRIGGER {name} DISABLE"));
         }
     }
-    for row in granted {
-        let [Some(object), Some(privilege), grantor] = row.as_slice() else { continue };
-        let revoke = format!("REVOKE {privilege} ON {object} FROM PUBLIC;\n");
-        match grantor {
-            Some(grantor) => statements.push_str(&format!("SET LOCAL ROLE {grantor};\n{revoke}SET LOCAL ROLE NONE;\n")),
-            None => statements.push_str(&revoke),
-        }
+    for right in rights {
+        let [Some(object), privilege, Some(to), by] = right.as_slice() else { continue };
+        let what = privilege.as_ref().map_or_else(|| object.clone(), |privilege| format!("{privilege} ON {object}"));
+        statements.extend(by.iter().map(|by| format!("SET LOCAL ROLE {by}")));
+        statements.push(format!("REVOKE {what} FROM {to}"));
+        statements.extend(by.iter().map(|_| "SET LOCAL ROLE NONE".to_owned()));
     }
     for trigger in triggers {
         let [Some(name), Some(enabled)] = trigger.as_slice() else { continue };
@@ -186,10 +197,10 @@ fn revocation(granted: &Rows, triggers: &Rows) -> String {
             "R" => "ENABLE REPLICA",
             _ => "ENABLE",
         };
-        statements.push_str(&format!("ALTER EVENT TRIGGER {name} {how};\n"));
+        statements.push(format!("ALTER EVENT TRIGGER {name} {how}"));
     }
-    statements.push_str("COMMIT");
-    statements
+    statements.push("COMMIT".to_owned());
+    statements.join(";\n")
 }
 
 async fn run(server: &dyn Server, database: &str, doing: &str, statements: &str) -> Result<Rows, Stop> {
@@ -209,8 +220,9 @@ mod tests {
     #[test]
     fn event_triggers_sleep_while_privileges_are_revoked_and_wake_as_they_were() {
         let granted = vec![
-            row(&[Some("TABLE public.t"), Some("INSERT"), None]),
-            row(&[Some("TABLE public.t"), Some("UPDATE (a)"), Some("app")]),
+            row(&[Some("TABLE public.t"), Some("INSERT"), Some("PUBLIC"), None]),
+            row(&[Some("TABLE public.t"), Some("UPDATE (a)"), Some("PUBLIC"), Some("app")]),
+            row(&[Some("app"), None, Some("pg_read_all_data GRANTED BY postgres"), None]),
         ];
         let triggers = vec![row(&[Some("spy"), Some("A")]), row(&[Some("plain"), Some("O")])];
         let expected = "BEGIN;\n\
@@ -220,6 +232,7 @@ mod tests {
              SET LOCAL ROLE app;\n\
              REVOKE UPDATE (a) ON TABLE public.t FROM PUBLIC;\n\
              SET LOCAL ROLE NONE;\n\
+             REVOKE app FROM pg_read_all_data GRANTED BY postgres;\n\
              ALTER EVENT TRIGGER spy ENABLE ALWAYS;\n\
              ALTER EVENT TRIGGER plain ENABLE;\n\
              COMMIT";

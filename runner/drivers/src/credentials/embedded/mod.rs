@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::postgresql::text::{identifier, literal};
 use crate::engine::postgresql::{ADMIN_ROLE, MAINTENANCE_DATABASE};
 
-use super::fake::end;
+use super::end_of_lease;
 
 /// A few sessions for parallel scans, and no more.
 const CONNECTIONS: u32 = 32;
@@ -69,8 +69,6 @@ impl Credentials for Embedded {
 
     async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
         let role = Resource::lease_role(&request.run);
-        let expires_at = end(request);
-        let remaining = remaining(request.not_after)?;
         // Whoever compares the backup's ACLs with its baseline reads them before this point: closing changes them.
         close::blank_secrets(server, &request.databases).await?;
         for database in &request.databases {
@@ -78,6 +76,8 @@ impl Credentials for Embedded {
         }
         close::close_cluster(server).await?;
         remove_role(server, &role, &request.databases).await?;
+        let expires_at = end_of_lease(request);
+        let remaining = remaining(request.not_after)?;
         admin(server, "making the lease's role", &make_role(&role, &request.databases, expires_at)).await?;
         let identity = server.identity(&role, remaining)?;
         let guard = guard(server, &role, expires_at).await?;
@@ -91,7 +91,7 @@ impl Credentials for Embedded {
     }
 
     async fn renew(&self, request: &LeaseRequest, server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
-        let expires_at = end(request);
+        let expires_at = end_of_lease(request);
         {
             let guards = self.guards();
             let guard = guards.get(&request.run).ok_or_else(|| {
@@ -153,30 +153,32 @@ fn instant(at: jiff::Timestamp) -> Instant {
 /// Role settings beat what the backup sets for its databases and for all roles: no library of its, no role, no deadline.
 fn make_role(role: &str, databases: &[String], expires_at: jiff::Timestamp) -> String {
     let name = identifier(role);
-    let mut statements = format!(
-        "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT BYPASSRLS \
-         CONNECTION LIMIT {CONNECTIONS} PASSWORD NULL VALID UNTIL {};\n\
-         GRANT pg_read_all_data TO {name};\n",
-        literal(&expires_at.to_string())
-    );
     let settings = [
         ("default_transaction_read_only", "on"),
         ("search_path", "pg_catalog"),
         ("role", "none"),
-        ("session_preload_libraries", ""),
-        ("local_preload_libraries", ""),
         ("statement_timeout", "1h"),
         ("lock_timeout", "60s"),
         ("temp_file_limit", "4GB"),
     ];
-    for (setting, value) in settings {
-        statements.push_str(&format!("ALTER ROLE {name} SET {setting} = {};\n", literal(value)));
-    }
+    let mut statements = vec![
+        format!(
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION INHERIT BYPASSRLS \
+             CONNECTION LIMIT {CONNECTIONS} PASSWORD NULL VALID UNTIL {}",
+            literal(&expires_at.to_string())
+        ),
+        format!("GRANT pg_read_all_data TO {name}"),
+        // An empty list cannot be written down: `SET … = ''` stores one library without a name. The administrator's session has
+        // both empty.
+        format!("ALTER ROLE {name} SET session_preload_libraries FROM CURRENT"),
+        format!("ALTER ROLE {name} SET local_preload_libraries FROM CURRENT"),
+    ];
+    statements.extend(settings.map(|(setting, value)| format!("ALTER ROLE {name} SET {setting} = {}", literal(value))));
     for database in databases {
-        statements.push_str(&format!("GRANT CONNECT ON DATABASE {} TO {name};\n", identifier(database)));
-        statements.push_str(&format!("ALTER DATABASE {} CONNECTION LIMIT -1;\n", identifier(database)));
+        statements.push(format!("GRANT CONNECT ON DATABASE {} TO {name}", identifier(database)));
+        statements.push(format!("ALTER DATABASE {} CONNECTION LIMIT -1", identifier(database)));
     }
-    statements
+    statements.join(";\n")
 }
 
 /// Locks it first, so that what is ended does not come back. A role that is not there is success.

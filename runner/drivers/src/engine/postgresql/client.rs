@@ -46,8 +46,8 @@ const PINNED: [(&str, &str); 12] = [
 ];
 
 /// Pinned for the administrator only: a backup's library must not be loaded, nor its triggers fire, into muster's own sessions.
-const PINNED_FOR_ADMIN: [(&str, &str); 2] =
-    [("session_preload_libraries", ""), ("session_replication_role", "replica")];
+const PINNED_FOR_ADMIN: [(&str, &str); 3] =
+    [("session_preload_libraries", ""), ("local_preload_libraries", ""), ("session_replication_role", "replica")];
 
 pub(super) struct Connection {
     client: Client,
@@ -65,7 +65,7 @@ impl Connection {
         let opening = Self::open_now(sandbox, identity, database, admin);
         tokio::time::timeout(CONNECT_DEADLINE, opening)
             .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer to a login in {} s", CONNECT_DEADLINE.as_secs()))))
+            .unwrap_or_else(|_| Err(failed(&format!("no answer to a login in {} s", CONNECT_DEADLINE.as_secs()))))
     }
 
     async fn open_now(
@@ -74,11 +74,11 @@ impl Connection {
         database: &str,
         admin: bool,
     ) -> Result<Self, SqlError> {
-        let config = super::tls::client_config(identity).map_err(|why| failed(format!("cannot use {why}")))?;
+        let config = super::tls::client_config(identity).map_err(|why| failed(&format!("cannot use {why}")))?;
         let (stream, budget) = dial(sandbox).await?;
         let mut tls = MakeRustlsConnect::new(config);
         let tls = MakeTlsConnect::<Bounded>::make_tls_connect(&mut tls, &identity.server_name)
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(&error.to_string()))?;
         let (client, connection) =
             login(&identity.role, database, admin).connect_raw(stream, tls).await.map_err(|error| sql_error(&error))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -95,9 +95,9 @@ impl Connection {
     /// Runs statements; a connection whose answer was cut off is closed.
     pub(super) async fn run(&self, statements: &str) -> Result<Rows, SqlError> {
         self.budget.store(MAX_ANSWER, Ordering::Relaxed);
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE, self.collect(statements))
-            .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer to a statement in {} s", STATEMENT_DEADLINE.as_secs()))));
+        let answer = tokio::time::timeout(STATEMENT_DEADLINE, self.collect(statements)).await.unwrap_or_else(|_| {
+            Err(failed(&format!("no answer to a statement in {} s", STATEMENT_DEADLINE.as_secs())))
+        });
         if answer.as_ref().is_err_and(|error| error.sqlstate.is_none()) {
             self.driver.abort();
         }
@@ -115,7 +115,7 @@ impl Connection {
                         last.clear();
                     }
                     if last.len() == MAX_ROWS {
-                        return Err(failed(format!("an answer has more than {MAX_ROWS} rows")));
+                        return Err(failed(&format!("an answer has more than {MAX_ROWS} rows")));
                     }
                     let cells = (0..row.len()).map(|index| row.try_get(index).map(|cell| cell.map(str::to_owned)));
                     last.push(cells.collect::<Result<_, _>>().map_err(|error| sql_error(&error))?);
@@ -175,11 +175,11 @@ pub(super) async fn open_in_plaintext(sandbox: &dyn Sandbox, role: &str) -> Resu
         config.ssl_mode(SslMode::Disable);
         config.connect_raw(stream, tokio_postgres::NoTls).await.map(drop).map_err(|error| sql_error(&error))
     };
-    tokio::time::timeout(CONNECT_DEADLINE, opening).await.unwrap_or_else(|_| Err(failed("no answer".to_owned())))
+    tokio::time::timeout(CONNECT_DEADLINE, opening).await.unwrap_or_else(|_| Err(failed("no answer")))
 }
 
 async fn dial(sandbox: &dyn Sandbox) -> Result<(Bounded, Arc<AtomicU64>), SqlError> {
-    let stream = sandbox.dial().await.map_err(|stop| failed(stop.message))?;
+    let stream = sandbox.dial().await.map_err(|stop| failed(&stop.message))?;
     let budget = Arc::new(AtomicU64::new(MAX_ANSWER));
     Ok((Bounded { inner: stream.compat(), budget: Arc::clone(&budget) }, budget))
 }
@@ -215,14 +215,14 @@ impl AsyncWrite for Bounded {
     }
 }
 
-fn failed(message: String) -> SqlError {
-    SqlError { sqlstate: None, message: plain(&message, MAX_MESSAGE) }
+fn failed(message: &str) -> SqlError {
+    SqlError { sqlstate: None, message: plain(message, MAX_MESSAGE) }
 }
 
 /// The server's own words are hostile; its details may hold rows and are left out.
 fn sql_error(error: &tokio_postgres::Error) -> SqlError {
     match error.as_db_error() {
         Some(db) => SqlError { sqlstate: Some(plain(db.code().code(), 5)), message: plain(db.message(), MAX_MESSAGE) },
-        None => failed(drill::stop::chain(error)),
+        None => failed(&drill::stop::chain(error)),
     }
 }

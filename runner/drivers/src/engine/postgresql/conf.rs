@@ -104,7 +104,8 @@ fn hba() -> String {
 fn postgresql_conf(major: u32, fidelity: Fidelity, settings: &BTreeMap<String, String>) -> String {
     let mut text = String::from("# Written by muster. Tuned for a restore; the drill's own settings follow.\n");
     let mut put = |name: &str, value: &str| {
-        text.push_str(&format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")));
+        let value = value.replace('\\', "\\\\").replace('\'', "''");
+        text.extend([name, " = '", &value, "'\n"]);
     };
     for (name, value) in tuned(fidelity) {
         put(name, value);

@@ -115,11 +115,11 @@ fn absent(installs: &[Install], major: u32, own: u32) -> Stop {
     let newer: Vec<String> =
         installs.iter().filter(|install| install.major > own).map(|install| install.major.to_string()).collect();
     if let Some(newest) = newer.first() {
-        advice.push_str(&format!(
-            "; PostgreSQL {} is installed and could read it: a drill that names it (engine version {newest}) proves the \
+        advice = format!(
+            "{advice}; PostgreSQL {} is installed and could read it: a drill that names it (engine version {newest}) proves the \
              recovery into that major",
             newer.join(", "),
-        ));
+        );
     }
     unfit(format!("PostgreSQL {major} is not installed here"), advice)
 }
@@ -193,7 +193,7 @@ fn note(install: &Install, manifest: &Manifest) -> String {
     let databases = unit::plural(count(manifest.parts.len()), "database");
     let mut note = format!("PostgreSQL {}, {databases}", install.version);
     if !extensions.is_empty() {
-        note.push_str(&format!(", {}", unit::plural(count(extensions.len()), "extension")));
+        note = format!("{note}, {}", unit::plural(count(extensions.len()), "extension"));
     }
     note
 }

@@ -46,8 +46,7 @@ fn last_after<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
 fn names(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;
-    loop {
-        let Some((name, quoted, after)) = name(rest) else { break };
+    while let Some((name, quoted, after)) = name(rest) {
         let reserved = ["public", "current_user", "session_user", "current_role", "default", "none"];
         if quoted || !reserved.contains(&name.to_ascii_lowercase().as_str()) {
             found.push(name);

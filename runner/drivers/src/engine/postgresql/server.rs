@@ -95,10 +95,7 @@ impl PostgresqlServer {
         let deadline = Instant::now() + START_DEADLINE;
         let mut pause = Duration::from_millis(10);
         loop {
-            let error = match self.admin(MAINTENANCE_DATABASE, "SELECT 1").await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = self.admin(MAINTENANCE_DATABASE, "SELECT 1").await else { return Ok(()) };
             if let Some(how) = self.ended.borrow().clone() {
                 return Err(self.why_gone(&how));
             }
