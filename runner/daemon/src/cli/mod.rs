@@ -53,12 +53,8 @@ pub fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return report_error(&Stop::internal("the TLS provider was installed twice"));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return report_error(&Stop::internal(format!("starting the runtime: {error}"))),
-    };
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
-        return runtime.block_on(crate::agent::main());
+        return crate::agent::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -67,6 +63,10 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { EXIT_NOTHING_BEGUN } else { 0 });
         }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report_error(&Stop::internal(format!("starting the runtime: {error}"))),
     };
     let code = runtime.block_on(dispatch(cli.command));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -85,7 +85,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Schema(args) => schema::run(args).await,
+        Command::Schema(args) => Ok(schema::run(&args)),
         Command::Reap(args) => reap::run(args).await,
     }
 }

@@ -2,8 +2,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use drill::file::Options;
 use drill::stop::{OrStop, Stop};
-use drill::verdict::{EXIT_NOTHING_BEGUN, Reason, exit_code};
+use drill::verdict::{Reason, exit_code};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::drill_file;
@@ -30,8 +31,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Stop> {
-    let Ok(file) = drill_file::load(&args.drill) else { return Ok(ExitCode::from(EXIT_NOTHING_BEGUN)) };
-    let checks = load_checks(&file.drill, &file.directory)?;
+    let (drill, drill_file, directory) = match drill_file::load(&args.drill, Options::default()) {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(error.report()),
+    };
+    let checks = load_checks(&drill, &directory)?;
     let state_directory = state_dir::resolve()?;
     let ports = wiring::local(&state_directory).await?;
     let me = owner::this_process()?;
@@ -47,7 +51,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     };
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
-    let request = Request { drill: file.drill, drill_file: file.path, checks, evidence_directory, owner: me };
+    let request = Request { drill, drill_file, checks, evidence_directory, owner: me };
     let ended = execute(request, &ports, observer, cancel).await;
     signals.abort();
     match ended {

@@ -13,6 +13,7 @@ use drill::spec::{Check, Drill, Grant, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
+use plugin_host::{Host, HostConfig};
 use tokio::time::Instant;
 
 use super::observe::Update;
@@ -47,10 +48,11 @@ impl Loaded {
 
 /// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
 pub fn load_checks(drill: &Drill, base: &Path) -> Result<Vec<Loaded>, Stop> {
-    drill.checks.iter().map(|check| load(check, base)).collect()
+    let host = Host::new(HostConfig::default()).or_stop(Reason::Internal, "starting the plugin host")?;
+    drill.checks.iter().map(|check| load(check, base, &host)).collect()
 }
 
-fn load(check: &Check, base: &Path) -> Result<Loaded, Stop> {
+fn load(check: &Check, base: &Path, host: &Host) -> Result<Loaded, Stop> {
     let name = &check.name;
     let component = match &check.plugin {
         Plugin::Builtin(builtin) => plugin_host::builtin(builtin)
@@ -71,7 +73,7 @@ fn load(check: &Check, base: &Path) -> Result<Loaded, Stop> {
             bytes
         }
     };
-    let inspection = plugin_host::inspect(&component).or_stop(Reason::Internal, format!("check `{name}`"))?;
+    let inspection = host.inspect(&component).or_stop(Reason::Internal, format!("check `{name}`"))?;
     let grants = match &check.plugin {
         Plugin::Builtin(_) => inspection.grants,
         Plugin::File { .. } => {
