@@ -58,7 +58,7 @@ impl Decoder {
     }
 
     /// The next whole frame, if it has come.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn take(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some((header, _)) = self.buffer.split_first_chunk::<HEADER>() else { return Ok(None) };
         let [a, b, c, d, kind] = *header;
         let length = u32::from_be_bytes([a, b, c, d]);
@@ -112,7 +112,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// None where the stream ended between two frames. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            if let Some(frame) = self.decoder.next()? {
+            if let Some(frame) = self.decoder.take()? {
                 return Ok(Some(frame));
             }
             self.decoder.buffer.reserve(READ);
@@ -178,7 +178,7 @@ mod tests {
             let cut = cuts.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
             let (piece, after) = rest.split_at(cut);
             decoder.feed(piece);
-            while let Some(frame) = decoder.next()? {
+            while let Some(frame) = decoder.take()? {
                 frames.push(frame);
             }
             rest = after;
@@ -218,7 +218,7 @@ mod tests {
         let mut header = (MAX_FRAME + 1).to_be_bytes().to_vec();
         header.push(1);
         decoder.feed(&header);
-        assert!(matches!(decoder.next(), Err(FrameError::TooLarge(_))));
+        assert!(matches!(decoder.take(), Err(FrameError::TooLarge(_))));
         let payload = vec![0; MAX_FRAME as usize + 1];
         assert!(matches!(encode(Kind::Raw, &payload, &mut BytesMut::new()), Err(FrameError::TooLarge(_))));
     }
@@ -227,7 +227,7 @@ mod tests {
     fn an_unknown_kind_is_refused() {
         let mut decoder = Decoder::default();
         decoder.feed(&[0, 0, 0, 0, 3]);
-        assert!(matches!(decoder.next(), Err(FrameError::UnknownKind(3))));
+        assert!(matches!(decoder.take(), Err(FrameError::UnknownKind(3))));
     }
 
     #[tokio::test]

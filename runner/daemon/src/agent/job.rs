@@ -40,7 +40,8 @@ impl Worker {
             cancel.cancel();
         });
         for database in &self.job.databases {
-            self.database(database, deadline).await;
+            // Boxed: opening a database holds large buffers.
+            Box::pin(self.database(database, deadline)).await;
         }
         alarm.abort();
         self.outbox.done().await;

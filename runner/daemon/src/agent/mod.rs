@@ -21,5 +21,5 @@ mod watch;
 mod tests;
 
 pub use checks::{CheckCall, CheckRunner, RunOutcome};
-pub use host::main;
+pub use host::PluginRunner;
 pub use link::AgentLink;

@@ -92,8 +92,8 @@ type Served = tokio::task::JoinHandle<Result<(), AgentError>>;
 async fn agent(socket: std::path::PathBuf) -> (AgentLink, Served) {
     let (stdin, input) = tokio::io::duplex(8 << 10);
     let (output, stdout) = tokio::io::duplex(8 << 10);
-    let served = tokio::spawn(serve(input, output, socket, Arc::new(FakeRunner)));
-    (AgentLink::start(process(stdin, stdout, "")).await.unwrap(), served)
+    let serving = tokio::spawn(serve(input, output, socket, Arc::new(FakeRunner)));
+    (AgentLink::start(process(stdin, stdout, "")).await.unwrap(), serving)
 }
 
 fn job(databases: &[(&str, Option<Sha256Digest>)], checks: &[(&str, &str)], component: Sha256Digest) -> Job {
@@ -114,7 +114,7 @@ fn job(databases: &[(&str, Option<Sha256Digest>)], checks: &[(&str, &str)], comp
         recovery_point_objective_ms: None,
         databases: databases.iter().map(database).collect(),
         checks: checks.iter().map(check).collect(),
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_mins(1),
     }
 }
 
@@ -144,11 +144,11 @@ fn outcomes(events: &[FromAgent]) -> Vec<(String, CheckOutcome)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_runs_on_a_real_server() {
-    let server = TestServer::start().await;
+    let server = TestServer::start();
     server.admin("postgres", "CREATE DATABASE shop");
     server.admin("orders", "CREATE TABLE lines AS SELECT generate_series(1, 3) AS id");
     server.admin("shop", "CREATE TABLE lines AS SELECT generate_series(1, 4) AS id");
-    let (mut link, served) = agent(server.socket()).await;
+    let (mut link, serving) = agent(server.socket()).await;
 
     let targets = closed_targets();
     let probes = link.probe(targets, server.identity()).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_job_runs_on_a_real_server() {
     assert_eq!(findings.count(), 2000);
 
     cancelling_ends_a_job(link, &server).await;
-    served.await.unwrap().unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 async fn cancelling_ends_a_job(mut link: AgentLink, server: &TestServer) {
@@ -239,12 +239,12 @@ fn closed_targets() -> ProbeTargets {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_that_fails_is_seen_as_closed() {
     let authority = super::sql::Authority::new();
-    let (mut link, served) = agent("/nowhere/db.sock".into()).await;
+    let (mut link, serving) = agent("/nowhere/db.sock".into()).await;
     let probes = link.probe(closed_targets(), authority.identity("reader")).await.unwrap();
     let login = probes.iter().find(|probe| probe.expected == Expected::Open).unwrap();
     assert_eq!(login.observed, Expected::Closed, "{login:?}");
     drop(link);
-    served.await.unwrap().unwrap();
+    serving.await.unwrap().unwrap();
 }
 
 /// Sends raw frames to a real agent and returns how it ended.

@@ -16,10 +16,13 @@ mod style;
 mod verify;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use drill::stop::Stop;
+use drill::stop::{Stop, chain};
 use drill::verdict::EXIT_NOTHING_BEGUN;
+
+use crate::agent::{PluginRunner, process};
 
 #[derive(Parser)]
 #[command(name = "muster", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -54,7 +57,7 @@ pub fn main() -> ExitCode {
         return report_error(&Stop::internal("the TLS provider was installed twice"));
     }
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
-        return crate::agent::main();
+        return agent();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -71,6 +74,14 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(dispatch(cli.command));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     code.unwrap_or_else(|stop| report_error(&stop))
+}
+
+/// What a sandbox runs beside the database: frames on standard input and output.
+fn agent() -> ExitCode {
+    match PluginRunner::new() {
+        Ok(runner) => process::main(process::SOCKET.into(), Arc::new(runner)),
+        Err(error) => report_error(&Stop::internal(format!("the plugin host does not start: {}", chain(&error)))),
+    }
 }
 
 async fn dispatch(command: Command) -> Result<ExitCode, Stop> {

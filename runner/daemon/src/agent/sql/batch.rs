@@ -134,12 +134,11 @@ fn append(data: &mut ColumnData, cell: Option<&[u8]>) {
     let bytes = cell.unwrap_or_default();
     match data {
         ColumnData::Booleans(values) => values.push(bytes == [1]),
-        ColumnData::Integers(values) => values.push(integer(bytes)),
+        ColumnData::Integers(values) | ColumnData::Timestamps(values) => values.push(integer(bytes)),
         ColumnData::Floats(values) => values.push(match bytes.len() {
             4 => f64::from(f32::from_be_bytes(bytes.try_into().unwrap_or_default())),
             _ => f64::from_be_bytes(bytes.try_into().unwrap_or_default()),
         }),
-        ColumnData::Timestamps(values) => values.push(integer(bytes)),
         ColumnData::Binaries(cells) | ColumnData::Texts(cells) => put(cells, bytes),
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! Why not a client library: result formats must be chosen a column (text where a binary form depends on the server), several
 //! results must be open in one transaction, and every byte of the server is hostile.
+mod argument;
 mod batch;
 mod catalog;
 mod check;
 mod connection;
 mod database;
 mod fault;
+mod portal;
 mod session;
 mod shape;
 mod time;

@@ -3,29 +3,27 @@
 //! Every statement and every fetch is wrapped in a savepoint, so that an error of one leaves the transaction, its snapshot and
 //! the other results as they were. Only statements that give rows are run, which leaves out everything that could end the
 //! transaction; that it still stands is looked at after each one nevertheless.
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use plugin_host::backend::{Batch, ColumnInfo, Error, Value};
-use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
+use super::argument::argument;
 use super::batch::{BatchBuilder, Pushed, too_large};
 use super::connection::{Connection, TextRows, unexpected};
 use super::fault::{host, plugin, server};
+use super::portal::{Executing, Held, Portal, Stage};
 use super::shape::Shape;
-use super::time;
-use super::wire::{Event, MAX_CELLS, cells};
+use super::wire::{Event, cells};
 
 const SAVEPOINT: &str = "muster_savepoint";
 const RELEASE: &str = "muster_release";
 const TYPES: &str = "muster_types";
 const TYPES_SQL: &str = "SELECT pg_catalog.format_type(t.o, t.m) \
      FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog._oid), pg_catalog.unnest($2::pg_catalog._int4)) AS t (o, m)";
-/// Rows asked for at a time, and bytes of fetched rows after which reading waits for the guest.
-const FETCH: u32 = 1024;
+/// Bytes of fetched rows after which reading waits for the guest.
 const HELD: usize = 4 << 20;
 /// Bytes held when another result of the same check is wanted while one is still being sent.
 const HELD_AT_MOST: usize = 64 << 20;
@@ -39,37 +37,6 @@ pub(super) struct Session {
     types: HashMap<(u32, i32), String>,
     /// Why nothing works any more.
     broken: Option<Error>,
-}
-
-/// An open result.
-struct Portal {
-    shape: Arc<Shape>,
-    held: VecDeque<Held>,
-    bytes: usize,
-    /// How many rows the next fetch asks for.
-    fetch: u32,
-    /// The server has no more rows, or failed.
-    ended: bool,
-    failure: Option<Error>,
-}
-
-enum Held {
-    Row(Bytes),
-    Large { column: usize, bytes: u64 },
-}
-
-/// A fetch whose answer has not been read to its end.
-struct Executing {
-    portal: u64,
-    stage: Stage,
-    failure: Option<Error>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Savepoint,
-    Rows,
-    Release,
 }
 
 impl Session {
@@ -155,9 +122,7 @@ impl Session {
         self.next_portal += 1;
         self.bind(portal, arguments, &shape).await?;
         let infos = shape.infos(names);
-        let open =
-            Portal { shape: Arc::new(shape), held: VecDeque::new(), bytes: 0, fetch: 32, ended: false, failure: None };
-        self.portals.insert(portal, open);
+        self.portals.insert(portal, Portal::new(shape));
         Ok((portal, infos))
     }
 
@@ -181,13 +146,11 @@ impl Session {
             _ => Err(unexpected()),
         })
         .await?;
-        match shape {
-            Some(shape) => Ok(shape),
-            None => {
-                self.release().await?;
-                Err(plugin("only a statement that gives rows can be run, and this one gives none"))
-            }
+        if let Some(shape) = shape {
+            return Ok(shape);
         }
+        self.release().await?;
+        Err(plugin("only a statement that gives rows can be run, and this one gives none"))
     }
 
     async fn bind(&mut self, portal: u64, arguments: &[Value], shape: &Shape) -> Result<(), Error> {
@@ -440,71 +403,6 @@ impl Session {
     }
 }
 
-impl Executing {
-    /// An error where the server answers out of order.
-    fn take(&mut self, event: Event, open: Option<&mut Portal>) -> Result<(), Error> {
-        match (self.stage, event) {
-            (_, Event::Other(Message::ErrorResponse(body))) => self.failure = Some(server(&body)),
-            (Stage::Savepoint | Stage::Release, Event::Other(Message::BindComplete)) => {}
-            (Stage::Savepoint, Event::Other(Message::CommandComplete(_))) => self.stage = Stage::Rows,
-            (Stage::Release, Event::Other(Message::CommandComplete(_))) => {}
-            (Stage::Rows, Event::Other(Message::PortalSuspended)) => self.stage = Stage::Release,
-            (Stage::Rows, Event::Other(Message::CommandComplete(_) | Message::EmptyQueryResponse)) => {
-                self.stage = Stage::Release;
-                if let Some(open) = open {
-                    open.ended = true;
-                }
-            }
-            (Stage::Rows, Event::Row(body)) => {
-                if let Some(open) = open {
-                    open.hold(body);
-                }
-            }
-            (Stage::Rows, Event::LargeRow { largest, bytes }) => {
-                if let Some(open) = open {
-                    open.fetch = 1;
-                    open.held.push_back(Held::Large { column: largest, bytes });
-                }
-            }
-            _ => return Err(unexpected()),
-        }
-        Ok(())
-    }
-}
-
-impl Portal {
-    fn hold(&mut self, body: Bytes) {
-        // Few large rows at a time, once large rows were seen.
-        let fitting = u32::try_from(MAX_CELLS / body.len().max(1)).unwrap_or(FETCH);
-        self.fetch = self.fetch.min(fitting.max(1));
-        self.bytes += body.len() + size_of::<Held>();
-        self.held.push_back(Held::Row(body));
-    }
-
-    fn grow(&mut self) {
-        self.fetch = self.fetch.saturating_mul(4).clamp(1, FETCH);
-    }
-}
-
 fn portal_name(portal: u64) -> String {
     format!("muster_{portal}")
-}
-
-/// Arguments cross as text, so that the server reads each as the type that the statement gives it.
-fn argument(value: &Value, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-    let text = match value {
-        Value::Null => return Ok(IsNull::Yes),
-        Value::Boolean(value) => if *value { "t" } else { "f" }.to_owned(),
-        Value::Integer(value) => value.to_string(),
-        Value::Float(value) if value.is_infinite() => if *value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
-        Value::Float(value) => value.to_string(),
-        Value::Text(value) => value.clone(),
-        Value::Binary(value) => format!("\\x{}", hex::encode(value)),
-        Value::Timestamp(value) => time::argument(*value),
-    };
-    if text.contains('\0') {
-        return Err("a text argument contains a NUL character".into());
-    }
-    out.extend_from_slice(text.as_bytes());
-    Ok(IsNull::No)
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL's binary timestamps: microseconds since 2000-01-01, with the two ends as infinities.
+//! The server's binary timestamps: microseconds since 2000-01-01, with the two ends as infinities.
 
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const EPOCH: i64 = 946_684_800_000_000;

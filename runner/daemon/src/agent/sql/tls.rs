@@ -53,7 +53,7 @@ impl Door {
         &self.role
     }
 
-    /// Connects and shakes hands; no PostgreSQL message but the request for TLS has been sent.
+    /// Connects and shakes hands; nothing of the database's own protocol but the request for TLS has been sent.
     pub(super) async fn enter(&self) -> Result<TlsStream<UnixStream>, Error> {
         tokio::time::timeout(CONNECT, self.knock()).await.map_err(|_| {
             host(format!("the database did not answer the TLS handshake within {} s", CONNECT.as_secs()))

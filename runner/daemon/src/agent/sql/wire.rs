@@ -90,25 +90,26 @@ pub(super) fn cells(body: &[u8], columns: usize) -> impl Iterator<Item = Result<
             return None;
         }
         done += 1;
-        let cell = take_cell(&mut rest).filter(|_| done < columns || rest.is_empty());
-        if cell.is_none() {
+        let cell = take_cell(&mut rest)
+            .and_then(|cell| if done < columns || rest.is_empty() { Ok(cell) } else { Err(Malformed::Row) });
+        if cell.is_err() {
             done = columns + 1;
         }
-        Some(cell.ok_or(Malformed::Row))
+        Some(cell)
     })
 }
 
-fn take_cell<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let (length, after) = rest.split_first_chunk::<4>()?;
+fn take_cell<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+    let (length, after) = rest.split_first_chunk::<4>().ok_or(Malformed::Row)?;
     *rest = after;
-    match i32::from_be_bytes(*length) {
-        -1 => Some(None),
-        length => {
-            let (cell, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-            *rest = after;
-            Some(Some(cell))
-        }
+    let length = i32::from_be_bytes(*length);
+    if length == -1 {
+        return Ok(None);
     }
+    let length = usize::try_from(length).map_err(|_| Malformed::Row)?;
+    let (cell, after) = rest.split_at_checked(length).ok_or(Malformed::Row)?;
+    *rest = after;
+    Ok(Some(cell))
 }
 
 /// Reads over a row that is too large, to name its largest column and to find where the next message begins.

@@ -12,7 +12,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_against_a_real_server() {
-    let server = TestServer::start().await;
+    let server = TestServer::start();
     certificates_are_what_lets_in(&server).await;
     settings_are_pinned_and_tables_found(&server).await;
     let database = open(&server, "orders").await;

@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL that a test owns: an unprivileged user, a private directory, TLS with client certificates, and a relay
+//! A throwaway server that a test owns: an unprivileged user, a private directory, TLS with client certificates, and a relay
 //! that gives it the shape that the agent sees: one Unix socket.
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -57,7 +57,7 @@ impl Authority {
 
 impl TestServer {
     /// With a role `reader` that may read everything, and database `orders`.
-    pub(in crate::agent) async fn start() -> Self {
+    pub(in crate::agent) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let programs = programs();
@@ -179,7 +179,7 @@ fn restrict(root: &Path) {
     }
 }
 
-/// PostgreSQL refuses to run as root. The server ends with the test, whatever ends the test.
+/// The server refuses to run as root. It ends with the test, whatever ends the test.
 fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new("/usr/bin/setpriv");
     if rustix::process::geteuid().is_root() {
