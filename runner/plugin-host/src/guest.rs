@@ -55,6 +55,7 @@ struct Progress {
 }
 
 /// The guest's end of a statement that runs. Dropping it cancels.
+#[expect(unreachable_pub, reason = "the generated bindings export it again, which takes `pub`")]
 pub struct OpenRows(Box<dyn Rows>);
 
 impl Guest {

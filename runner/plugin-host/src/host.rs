@@ -36,7 +36,7 @@ pub enum HostError {
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("failed to open the plugin cache `{path}`")]
     Cache { path: PathBuf, source: std::io::Error },
-    #[error("the component has {}, at most {} are taken", drill::unit::size(*size as u64), drill::unit::size(MAX_COMPONENT as u64))]
+    #[error("the component has {size} bytes, at most {MAX_COMPONENT} are taken")]
     TooLarge { size: usize },
     #[error("it is not a check plugin: {why}")]
     NotAPlugin { why: String },

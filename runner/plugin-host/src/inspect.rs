@@ -128,7 +128,7 @@ mod tests {
         assert!(why(b"\0asm\x0d\0\x01\0").contains("does not export muster:check/plugin"));
         assert!(why(b"\x7fELF").contains("not a check plugin"));
         assert!(why(b"").contains("not a check plugin"));
-        assert!(why(&vec![0; MAX_COMPONENT + 1]).contains("16 MiB"));
+        assert!(why(&vec![0; MAX_COMPONENT + 1]).contains("at most 16777216"));
     }
 
     #[test]
