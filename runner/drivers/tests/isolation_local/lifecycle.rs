@@ -1,6 +1,6 @@
 //! Making and removing: nothing is left, whoever ended and whatever was planted.
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -43,14 +43,14 @@ pub(crate) fn provision_and_wait(arguments: &[OsString]) -> ExitCode {
         let _agent = sandbox.run_agent().await.expect("an agent");
         let daemons = "trap '' TERM INT HUP; for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; sleep 1000' & done";
         sandbox.exec(Exec::new(["/bin/sh", "-c", daemons])).await.expect("they started");
-        println!("ready");
+        writeln!(std::io::stdout(), "ready").expect("written");
         tokio::time::sleep(Duration::from_secs(100)).await;
     });
     ExitCode::SUCCESS
 }
 
 async fn killing_the_runner_leaves_no_process(place: Place) {
-    let run = place.run_id();
+    let run = support::run_id();
     let mut runner = Command::new(std::env::current_exe().expect("our own path"))
         .args([OsString::from("provision-and-wait"), place.root.clone().into(), run.as_str().into()])
         .stdout(Stdio::piped())
@@ -128,7 +128,7 @@ async fn two_state_directories_do_not_know_each_other(place: Place) {
 
 async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
     for patience in [1, 5, 20, 60, 150, 700] {
-        let run = place.run_id();
+        let run = support::run_id();
         place.isolation.prepare(&run).await.expect("prepared");
         let inputs = SandboxInputs { template: Some(initdb()), port: 5432, ..SandboxInputs::default() };
         let spec = SandboxSpec { run: run.clone(), limits: LIMITS, inputs };

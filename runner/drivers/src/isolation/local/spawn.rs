@@ -20,7 +20,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{Gid, Uid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 
 use super::bwrap::{self, Descriptors, Inside, Outside};
 use super::cgroup::Group;
@@ -28,12 +28,14 @@ use super::exec::Tail;
 use super::process::{self, Process};
 use super::{seccomp, sys};
 
-const START: Duration = Duration::from_secs(30);
+pub(super) const START: Duration = Duration::from_secs(30);
 const KEPT_OF_STDERR: usize = 64 << 10;
 
+type Job = Box<dyn FnOnce() + Send>;
+
 /// `--die-with-parent` ends a sandbox when the thread that started it ends; this one never does.
-static SPAWNER: LazyLock<Option<Sender<Box<dyn FnOnce() + Send>>>> = LazyLock::new(|| {
-    let (sender, jobs) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+static SPAWNER: LazyLock<Option<Sender<Job>>> = LazyLock::new(|| {
+    let (sender, jobs) = std::sync::mpsc::channel::<Job>();
     let work = move || jobs.into_iter().for_each(|job| job());
     std::thread::Builder::new().name("sandbox-spawner".to_owned()).spawn(work).ok().map(|_| sender)
 });
@@ -76,8 +78,14 @@ impl Drop for Running {
 /// Goes on to its end even where nobody awaits it any more: bubblewrap's child waits for its parent before it asks to die with
 /// it, so a parent killed in that moment leaves it waiting for ever. (muster itself killed in that moment does too; then
 /// `release` finds the child by its name.)
-pub(super) async fn launch(launch: Launch) -> Result<Running, Stop> {
-    tokio::spawn(launch_to_the_end(launch)).await.or_stop(Reason::Internal, "starting bubblewrap")?
+pub(super) async fn launch(launch: Launch, starting: Arc<RwLock<()>>) -> Result<Running, Stop> {
+    let guard = starting.read_owned().await;
+    let to_the_end = async {
+        let running = launch_to_the_end(launch).await;
+        drop(guard);
+        running
+    };
+    tokio::spawn(to_the_end).await.or_stop(Reason::Internal, "starting bubblewrap")?
 }
 
 async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
@@ -188,7 +196,7 @@ fn become_sandbox(prepared: &Prepared, parent: Pid) -> io::Result<()> {
         rustix::io::write(door, b"0")?;
     }
     for (resource, limit) in &prepared.rlimits {
-        rustix::process::setrlimit(*resource, limit.clone())?;
+        rustix::process::setrlimit(*resource, *limit)?;
     }
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(prepared.uid), Gid::from_raw(prepared.uid));
@@ -262,8 +270,11 @@ fn joined(arguments: Vec<OsString>) -> Vec<u8> {
 /// Waits until every process of the sandbox was seen to have ended. Blocks.
 pub(super) fn seen_ended(process: &Process, patience: Duration) -> Result<(), Stop> {
     let pid = process.identity.pid;
-    match process::ended(&process.pidfd, patience).or_stop(Reason::Internal, format!("waiting for process {pid}"))? {
-        true => Ok(()),
-        false => Err(Stop::internal(format!("process {pid} did not end within {} s", patience.as_secs()))),
+    let ended =
+        process::ended(&process.pidfd, patience).or_stop(Reason::Internal, format!("waiting for process {pid}"));
+    if ended? {
+        Ok(())
+    } else {
+        Err(Stop::internal(format!("process {pid} did not end within {} s", patience.as_secs())))
     }
 }
