@@ -103,7 +103,10 @@ async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
     let reading = tokio::spawn(keep_tail(read, Arc::clone(&stderr)));
     let info = Receiver::from_owned_fd(started.info).or_stop(Reason::Internal, tried)?;
     match tokio::time::timeout(START, first_process(info)).await {
-        Ok(Ok(first)) => Ok(Running { outer: started.outer.keep(), first, stderr }),
+        Ok(Ok(first)) => {
+            let gone = || Stop::new(Reason::SandboxUnfit, format!("{tried}: it ended at once"));
+            Ok(Running { outer: started.outer.keep().ok_or_else(gone)?, first, stderr })
+        }
         Ok(Err(error)) => {
             drop(started.outer);
             let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
@@ -115,12 +118,12 @@ async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
     }
 }
 
-/// Ends what was started unless it was kept: whoever awaited it may be gone by then.
+/// Ends what was started unless it was kept. None where it had ended before it could be looked at.
 struct Guard(Option<Process>);
 
 impl Guard {
-    fn keep(mut self) -> Process {
-        self.0.take().expect("a guard is kept at most once, because keeping consumes it")
+    fn keep(mut self) -> Option<Process> {
+        self.0.take()
     }
 }
 
@@ -173,7 +176,7 @@ fn start(launch: Launch) -> Result<Started, Stop> {
     // Our copies of what the sandbox alone should hold, the writing end of the info pipe among them.
     drop(command);
     let outer = reap(child).or_stop(Reason::Internal, tried)?;
-    Ok(Started { outer: Guard(Some(outer)), info, stderr })
+    Ok(Started { outer: Guard(outer), info, stderr })
 }
 
 /// What the child needs between fork and exec, made before, because nothing may be allocated there.
@@ -219,12 +222,12 @@ fn become_sandbox(prepared: &Prepared, parent: Pid) -> io::Result<()> {
 }
 
 /// A thread waits for bubblewrap, so that it is nobody's zombie whatever becomes of the sandbox's owner.
-fn reap(mut child: Child) -> io::Result<Process> {
+fn reap(mut child: Child) -> io::Result<Option<Process>> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let process = Process::open(pid);
     let wait = move || drop(child.wait());
     std::thread::Builder::new().name("sandbox-reaper".to_owned()).spawn(wait)?;
-    process
+    Ok(process.ok())
 }
 
 async fn first_process(mut info: Receiver) -> io::Result<Process> {
