@@ -81,9 +81,9 @@ pub(crate) fn call(arguments: &[OsString]) -> ExitCode {
     for (number, text) in numbers.iter_mut().zip(&arguments[1..]) {
         *number = text.to_str().and_then(|text| text.parse::<libc::c_long>().ok()).expect("a number");
     }
-    let [call, a, b, c, d, e] = numbers;
     // SAFETY: the arguments are small numbers; none is an address.
-    let answer = unsafe { libc::syscall(call, a, b, c, d, e) };
+    let answer =
+        unsafe { libc::syscall(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], 0_usize) };
     if answer >= 0 {
         return ExitCode::SUCCESS;
     }

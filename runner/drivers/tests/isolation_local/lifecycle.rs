@@ -1,6 +1,6 @@
 //! Making and removing: nothing is left, whoever ended and whatever was planted.
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Exec, Isolation, SandboxInputs, SandboxSpec};
 use drivers::isolation::contract;
+use drivers::isolation::local::{LocalConfig, LocalIsolation, doctor};
 
 use crate::support::{self, LIMITS, Place, TestFn, initdb, until};
 use crate::test;
@@ -22,6 +23,10 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(a_provision_that_nobody_awaits_leaves_nothing),
         test!(the_runs_user_is_no_one_elses),
         test!(no_child_is_left_unreaped),
+        test!(a_broken_bubblewrap_is_named),
+        test!(a_state_directory_out_of_reach_is_named),
+        test!(a_program_out_of_reach_is_copied),
+        test!(the_doctor_finds_this_machine_fit),
     ]
 }
 
@@ -43,14 +48,14 @@ pub(crate) fn provision_and_wait(arguments: &[OsString]) -> ExitCode {
         let _agent = sandbox.run_agent().await.expect("an agent");
         let daemons = "trap '' TERM INT HUP; for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; sleep 1000' & done";
         sandbox.exec(Exec::new(["/bin/sh", "-c", daemons])).await.expect("they started");
-        println!("ready");
+        writeln!(std::io::stdout(), "ready").expect("written");
         tokio::time::sleep(Duration::from_secs(100)).await;
     });
     ExitCode::SUCCESS
 }
 
 async fn killing_the_runner_leaves_no_process(place: Place) {
-    let run = place.run_id();
+    let run = support::run_id();
     let mut runner = Command::new(std::env::current_exe().expect("our own path"))
         .args([OsString::from("provision-and-wait"), place.root.clone().into(), run.as_str().into()])
         .stdout(Stdio::piped())
@@ -65,7 +70,7 @@ async fn killing_the_runner_leaves_no_process(place: Place) {
     runner.wait().expect("reaped");
     until("its sandboxes end", || processes(&run) == 0).await;
     if rustix::process::geteuid().is_root() {
-        assert_eq!(processes_of(uid), 0);
+        until("all of the run's user end", || processes_of(uid) == 0).await;
     }
     let left = place.isolation.leftovers().await.expect("looked");
     assert!(left.iter().any(|left| left.run == run && left.resource == Resource::Storage), "{left:?}");
@@ -128,7 +133,7 @@ async fn two_state_directories_do_not_know_each_other(place: Place) {
 
 async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
     for patience in [1, 5, 20, 60, 150, 700] {
-        let run = place.run_id();
+        let run = support::run_id();
         place.isolation.prepare(&run).await.expect("prepared");
         let inputs = SandboxInputs { template: Some(initdb()), port: 5432, ..SandboxInputs::default() };
         let spec = SandboxSpec { run: run.clone(), limits: LIMITS, inputs };
@@ -162,6 +167,71 @@ async fn the_runs_user_is_no_one_elses(place: Place) {
     assert_eq!(std::fs::metadata(&place.root).expect("it exists").mode() & 0o7777, 0o711);
     first.release().await;
     second.release().await;
+}
+
+async fn a_broken_bubblewrap_is_named(place: Place) {
+    for (bwrap, said) in
+        [("/usr/bin/false", "ended at once"), ("/usr/bin/ls", "--args"), ("/nowhere/bwrap", "/nowhere")]
+    {
+        let mut config = LocalConfig::new(&place.root, std::env::current_exe().expect("our own path"));
+        config.bwrap = bwrap.into();
+        let isolation = LocalIsolation::new(config).expect("it is not tried yet");
+        let run = support::run_id();
+        isolation.prepare(&run).await.expect("prepared");
+        let inputs = SandboxInputs { port: 5432, ..SandboxInputs::default() };
+        let provisioned = isolation.provision(SandboxSpec { run: run.clone(), limits: LIMITS, inputs }).await;
+        let stop = provisioned.err().expect("it cannot work");
+        assert!(stop.message.contains(said) && stop.advice.is_some(), "{bwrap}: {stop:?}");
+        for resource in [Resource::Sandbox, Resource::Storage] {
+            isolation.release(&run, resource, None).await.expect("released");
+        }
+    }
+}
+
+fn for_root_alone() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(directory.path(), mode).expect("its mode is set");
+    directory
+}
+
+async fn a_state_directory_out_of_reach_is_named(place: Place) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let closed = for_root_alone();
+    let isolation = support::isolation(&closed.path().join("state"));
+    let stop = isolation.prepare(&support::run_id()).await.expect_err("the sandbox could not enter it");
+    assert!(stop.message.contains(&*closed.path().to_string_lossy()) && stop.advice.is_some(), "{stop:?}");
+    assert_eq!(isolation.leftovers().await.expect("looked"), []);
+    place.must_be_empty().await;
+}
+
+async fn a_program_out_of_reach_is_copied(place: Place) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let closed = for_root_alone();
+    let program = closed.path().join("muster");
+    std::fs::copy(std::env::current_exe().expect("our own path"), &program).expect("copied");
+    let isolation = LocalIsolation::new(LocalConfig::new(&place.root, program)).expect("an isolation");
+    contract::isolation_is_proven_and_commands_run(&isolation).await;
+    contract::isolation_is_proven_and_commands_run(&isolation).await;
+    let cache = std::fs::read_dir(place.root.join("cache")).expect("read").flatten();
+    assert_eq!(cache.filter(|entry| entry.file_name().to_string_lossy().starts_with("program-")).count(), 1);
+}
+
+async fn the_doctor_finds_this_machine_fit(place: Place) {
+    let facts = doctor(&LocalConfig::new(&place.root, "/nowhere")).await;
+    let names: Vec<&str> = facts.iter().map(|fact| fact.name.as_str()).collect();
+    assert_eq!(names, ["bubblewrap", "user namespaces", "cgroups", "session keyring"]);
+    for fact in &facts {
+        assert!(fact.ok || (fact.name == "cgroups" && fact.advice.is_some()), "{fact:?}");
+    }
+    let mut absent = LocalConfig::new(&place.root, "/nowhere");
+    absent.bwrap = "/nowhere/bwrap".into();
+    let facts = doctor(&absent).await;
+    assert!(!facts[0].ok && facts[0].advice.as_ref().is_some_and(|advice| advice.contains("apt-get")), "{facts:?}");
 }
 
 async fn no_child_is_left_unreaped(place: Place) {

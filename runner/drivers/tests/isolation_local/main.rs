@@ -9,10 +9,12 @@ mod use_it;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::panic::AssertUnwindSafe;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use drivers::isolation::local::inside;
+use futures_util::FutureExt;
 use support::{Place, TestFn};
 
 /// A user id without a name and, among tests, without another use.
@@ -61,8 +63,14 @@ fn run(test: TestFn) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let place = Place::new();
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, test(place.clone())).await.expect("the test ends in time");
-        place.must_be_empty().await;
+        let test = async {
+            tokio::time::timeout(PATIENCE, test(place.clone())).await.expect("the test ends in time");
+            place.must_be_empty().await;
+        };
+        if let Err(panic) = AssertUnwindSafe(test).catch_unwind().await {
+            place.clean_up().await;
+            std::panic::resume_unwind(panic);
+        }
     });
 }
 

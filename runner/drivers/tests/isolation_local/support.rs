@@ -33,17 +33,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a directory");
+        let directory = tempfile::Builder::new().prefix("muster-isolation-").tempdir().expect("a directory");
         open_to_all(directory.path());
         let root = directory.path().join("state");
         Self { isolation: Arc::new(isolation(&root)), root, _directory: Arc::new(directory) }
-    }
-
-    pub(crate) fn run_id(&self) -> RunId {
-        let drill: DrillName = "test".parse().expect("a name");
-        let mut entropy = [0; 4];
-        getrandom::fill(&mut entropy).expect("entropy");
-        RunId::new(&drill, jiff::Timestamp::now(), entropy)
     }
 
     pub(crate) async fn sandbox(&self) -> Held {
@@ -51,7 +44,7 @@ impl Place {
     }
 
     pub(crate) async fn sandbox_with(&self, inputs: SandboxInputs, limits: Limits) -> Held {
-        let run = self.run_id();
+        let run = run_id();
         let storage = self.isolation.prepare(&run).await.expect("prepared");
         let spec = SandboxSpec { run: run.clone(), limits, inputs };
         let sandbox = self.isolation.provision(spec).await.expect("provisioned");
@@ -61,6 +54,13 @@ impl Place {
     /// The directory that is `/data` inside.
     pub(crate) fn data(&self, run: &RunId) -> PathBuf {
         self.root.join("runs").join(run.as_str()).join("data")
+    }
+
+    /// After a test that failed.
+    pub(crate) async fn clean_up(&self) {
+        for left in self.isolation.leftovers().await.unwrap_or_default().into_iter().rev() {
+            let _ = self.isolation.release(&left.run, left.resource, None).await;
+        }
     }
 
     pub(crate) async fn must_be_empty(&self) {
@@ -73,6 +73,13 @@ impl Place {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
         assert!(!mounts.contains(&*self.root.to_string_lossy()), "{mounts}");
     }
+}
+
+pub(crate) fn run_id() -> RunId {
+    let drill: DrillName = "test".parse().expect("a name");
+    let mut entropy = [0; 4];
+    getrandom::fill(&mut entropy).expect("entropy");
+    RunId::new(&drill, jiff::Timestamp::now(), entropy)
 }
 
 pub(crate) fn isolation(root: &Path) -> LocalIsolation {

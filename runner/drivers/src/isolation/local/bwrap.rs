@@ -21,7 +21,7 @@ pub(super) enum Inside {
 }
 
 impl Inside {
-    /// Inside. The database's is Debian's number for PostgreSQL's sake only in that it is not 0.
+    /// The user id inside. Never 0: a server refuses to run as root.
     pub(super) fn uid(&self) -> u32 {
         match self {
             Self::Database { .. } => 70,

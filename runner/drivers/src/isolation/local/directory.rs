@@ -86,6 +86,7 @@ impl Root {
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).or_stop(Reason::Internal, tried())?;
         let own = rustix::process::geteuid();
         let uid = if own.is_root() { self.unused_uid(run)? } else { own.as_raw() };
+        self.must_be_reachable(uid)?;
         DirBuilder::new().mode(0o700).create(&directory.path).or_stop(Reason::Internal, tried())?;
         for name in ["data", "conf", "backup", "staging", "socket", "etc"] {
             DirBuilder::new().mode(0o700).create(directory.path.join(name)).or_stop(Reason::Internal, tried())?;
@@ -94,7 +95,6 @@ impl Root {
             let fd = File::open(directory.path.join(name)).or_stop(Reason::Internal, tried())?;
             tree::give(fd.as_fd(), Mode::RWXU, uid).or_stop(Reason::Internal, tried())?;
         }
-        self.must_be_reachable(uid)?;
         Ok((directory, uid))
     }
 

@@ -45,7 +45,7 @@ pub async fn doctor(config: &LocalConfig) -> Vec<Fact> {
         }),
         usable => Fact::good("cgroups", usable.name().unwrap_or_default()),
     });
-    facts.push(keyring().await);
+    facts.push(keyring());
     facts
 }
 
@@ -106,7 +106,7 @@ async fn namespaces(bwrap: &Path) -> Fact {
     }
 }
 
-/// Ubuntu 24.04 lets only programs with an AppArmor profile make user namespaces.
+/// Ubuntu 24.04 lets only programs with a profile of `AppArmor` make user namespaces.
 fn namespace_advice() -> String {
     let one = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     if one("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
@@ -124,7 +124,7 @@ fn namespace_advice() -> String {
     "look at what bubblewrap said; in a container, start it with permission to make user namespaces".to_owned()
 }
 
-async fn keyring() -> Fact {
+fn keyring() -> Fact {
     // On a thread of its own: a session keyring belongs to the thread that joins it.
     let joined = std::thread::spawn(sys::join_new_session_keyring).join();
     match joined {

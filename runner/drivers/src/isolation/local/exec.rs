@@ -51,8 +51,9 @@ pub(super) async fn exec(control: &Control, exec: Exec) -> Result<ExecOutput, St
         None => ExitStatus::DeadlineExceeded,
         Some(FromInit::Exited { code, .. }) => ExitStatus::Code(code),
         Some(FromInit::Signaled { signal, .. }) => ExitStatus::Signal(signal),
-        Some(FromInit::Refused { why, .. }) => {
-            return Err(Stop::new(Reason::SandboxUnfit, format!("{}: {}", tried(), clean(&why))));
+        Some(FromInit::Refused { why, limit, .. }) => {
+            let reason = if limit { Reason::LimitReached } else { Reason::SandboxUnfit };
+            return Err(Stop::new(reason, format!("{}: {}", tried(), clean(&why))));
         }
         Some(FromInit::Ready | FromInit::Started { .. }) => {
             return Err(Stop::internal("the sandbox answered nonsense"));

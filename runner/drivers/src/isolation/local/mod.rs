@@ -35,6 +35,7 @@ use drill::proof::ReleaseProof;
 use drill::spec::Limits;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
+use tokio::sync::RwLock;
 
 use cgroup::Cgroups;
 use directory::Root;
@@ -65,6 +66,8 @@ struct Shared {
     program: PathBuf,
     bwrap: PathBuf,
     cgroups: Cgroups,
+    /// Read while a sandbox starts. Whoever releases waits for it: what starts later than the look is not seen.
+    starting: Arc<RwLock<()>>,
 }
 
 impl Shared {
@@ -85,7 +88,8 @@ impl LocalIsolation {
     pub fn new(config: LocalConfig) -> Result<Self, Stop> {
         let root = Root::open(&config)?;
         let bwrap = doctor::resolve(&config.bwrap);
-        let shared = Shared { root, program: config.program, bwrap, cgroups: Cgroups::detect() };
+        let shared =
+            Shared { root, program: config.program, bwrap, cgroups: Cgroups::detect(), starting: Arc::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -133,6 +137,10 @@ impl Isolation for LocalIsolation {
         handle: Option<&serde_json::Value>,
     ) -> Result<ReleaseProof, Stop> {
         let (run, handle) = (run.clone(), handle.cloned());
+        if matches!(resource, Resource::Sandbox | Resource::Agent) {
+            let started = tokio::time::timeout(spawn::START * 2, self.shared.starting.write()).await;
+            drop(started.or_stop(Reason::Internal, "waiting for a sandbox that is being started")?);
+        }
         let wanted = Wanted::default();
         let go_on = wanted.0.clone();
         self.blocking(move |shared| match resource {

@@ -80,7 +80,7 @@ pub(super) fn named(wanted: &dyn Fn(&str) -> bool, uids: &dyn Fn(u32) -> bool) -
     Ok(found)
 }
 
-/// Tasks of each user id, as RLIMIT_NPROC counts them.
+/// Tasks of each user id, as `RLIMIT_NPROC` counts them.
 pub(super) fn tasks_of(uid: u32) -> io::Result<u64> {
     let mut tasks = 0;
     each_status(|status| {
@@ -145,7 +145,7 @@ fn start_ticks(pid: i32) -> io::Result<u64> {
     ticks.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
 }
 
-fn boot_id() -> io::Result<String> {
+pub(super) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 

@@ -87,7 +87,7 @@ const REFUSED_HERE: &[(&str, libc::c_long)] = &[];
 
 const ABSENT: &[(&str, libc::c_long)] = &[("clone3", libc::SYS_clone3), ("memfd_create", libc::SYS_memfd_create)];
 
-/// New namespaces, bit by bit. CLONE_NEWTIME shares its bit with the exit signal, and only `clone3` and `unshare` take it.
+/// New namespaces, bit by bit. `CLONE_NEWTIME` shares its bit with the exit signal, and only `clone3` and `unshare` take it.
 const NAMESPACES: &[(&str, libc::c_int)] = &[
     ("NEWNS", libc::CLONE_NEWNS),
     ("NEWCGROUP", libc::CLONE_NEWCGROUP),

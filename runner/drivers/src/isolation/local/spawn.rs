@@ -20,7 +20,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{Gid, Uid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 
 use super::bwrap::{self, Descriptors, Inside, Outside};
 use super::cgroup::Group;
@@ -28,12 +28,14 @@ use super::exec::Tail;
 use super::process::{self, Process};
 use super::{seccomp, sys};
 
-const START: Duration = Duration::from_secs(30);
+pub(super) const START: Duration = Duration::from_secs(30);
 const KEPT_OF_STDERR: usize = 64 << 10;
 
+type Job = Box<dyn FnOnce() + Send>;
+
 /// `--die-with-parent` ends a sandbox when the thread that started it ends; this one never does.
-static SPAWNER: LazyLock<Option<Sender<Box<dyn FnOnce() + Send>>>> = LazyLock::new(|| {
-    let (sender, jobs) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+static SPAWNER: LazyLock<Option<Sender<Job>>> = LazyLock::new(|| {
+    let (sender, jobs) = std::sync::mpsc::channel::<Job>();
     let work = move || jobs.into_iter().for_each(|job| job());
     std::thread::Builder::new().name("sandbox-spawner".to_owned()).spawn(work).ok().map(|_| sender)
 });
@@ -76,8 +78,14 @@ impl Drop for Running {
 /// Goes on to its end even where nobody awaits it any more: bubblewrap's child waits for its parent before it asks to die with
 /// it, so a parent killed in that moment leaves it waiting for ever. (muster itself killed in that moment does too; then
 /// `release` finds the child by its name.)
-pub(super) async fn launch(launch: Launch) -> Result<Running, Stop> {
-    tokio::spawn(launch_to_the_end(launch)).await.or_stop(Reason::Internal, "starting bubblewrap")?
+pub(super) async fn launch(launch: Launch, starting: Arc<RwLock<()>>) -> Result<Running, Stop> {
+    let guard = starting.read_owned().await;
+    let to_the_end = async {
+        let running = launch_to_the_end(launch).await;
+        drop(guard);
+        running
+    };
+    tokio::spawn(to_the_end).await.or_stop(Reason::Internal, "starting bubblewrap")?
 }
 
 async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
@@ -95,7 +103,10 @@ async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
     let reading = tokio::spawn(keep_tail(read, Arc::clone(&stderr)));
     let info = Receiver::from_owned_fd(started.info).or_stop(Reason::Internal, tried)?;
     match tokio::time::timeout(START, first_process(info)).await {
-        Ok(Ok(first)) => Ok(Running { outer: started.outer.keep(), first, stderr }),
+        Ok(Ok(first)) => {
+            let gone = || Stop::new(Reason::SandboxUnfit, format!("{tried}: it ended at once"));
+            Ok(Running { outer: started.outer.keep().ok_or_else(gone)?, first, stderr })
+        }
         Ok(Err(error)) => {
             drop(started.outer);
             let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
@@ -107,12 +118,12 @@ async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
     }
 }
 
-/// Ends what was started unless it was kept: whoever awaited it may be gone by then.
+/// Ends what was started unless it was kept. None where it had ended before it could be looked at.
 struct Guard(Option<Process>);
 
 impl Guard {
-    fn keep(mut self) -> Process {
-        self.0.take().expect("a guard is kept at most once, because keeping consumes it")
+    fn keep(mut self) -> Option<Process> {
+        self.0.take()
     }
 }
 
@@ -165,7 +176,7 @@ fn start(launch: Launch) -> Result<Started, Stop> {
     // Our copies of what the sandbox alone should hold, the writing end of the info pipe among them.
     drop(command);
     let outer = reap(child).or_stop(Reason::Internal, tried)?;
-    Ok(Started { outer: Guard(Some(outer)), info, stderr })
+    Ok(Started { outer: Guard(outer), info, stderr })
 }
 
 /// What the child needs between fork and exec, made before, because nothing may be allocated there.
@@ -188,7 +199,7 @@ fn become_sandbox(prepared: &Prepared, parent: Pid) -> io::Result<()> {
         rustix::io::write(door, b"0")?;
     }
     for (resource, limit) in &prepared.rlimits {
-        rustix::process::setrlimit(*resource, limit.clone())?;
+        rustix::process::setrlimit(*resource, *limit)?;
     }
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(prepared.uid), Gid::from_raw(prepared.uid));
@@ -211,12 +222,12 @@ fn become_sandbox(prepared: &Prepared, parent: Pid) -> io::Result<()> {
 }
 
 /// A thread waits for bubblewrap, so that it is nobody's zombie whatever becomes of the sandbox's owner.
-fn reap(mut child: Child) -> io::Result<Process> {
+fn reap(mut child: Child) -> io::Result<Option<Process>> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let process = Process::open(pid);
     let wait = move || drop(child.wait());
     std::thread::Builder::new().name("sandbox-reaper".to_owned()).spawn(wait)?;
-    process
+    Ok(process.ok())
 }
 
 async fn first_process(mut info: Receiver) -> io::Result<Process> {
@@ -262,8 +273,11 @@ fn joined(arguments: Vec<OsString>) -> Vec<u8> {
 /// Waits until every process of the sandbox was seen to have ended. Blocks.
 pub(super) fn seen_ended(process: &Process, patience: Duration) -> Result<(), Stop> {
     let pid = process.identity.pid;
-    match process::ended(&process.pidfd, patience).or_stop(Reason::Internal, format!("waiting for process {pid}"))? {
-        true => Ok(()),
-        false => Err(Stop::internal(format!("process {pid} did not end within {} s", patience.as_secs()))),
+    let ended =
+        process::ended(&process.pidfd, patience).or_stop(Reason::Internal, format!("waiting for process {pid}"));
+    if ended? {
+        Ok(())
+    } else {
+        Err(Stop::internal(format!("process {pid} did not end within {} s", patience.as_secs())))
     }
 }

@@ -1,8 +1,9 @@
 //! Data directories that are made once and copied for each run.
+use std::ffi::CString;
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drill::port::{Exec, ExitStatus, Template};
@@ -11,11 +12,12 @@ use drill::verdict::Reason;
 use rustix::fs::{CWD, Mode};
 
 use super::sandbox::Start;
-use super::tree::{self, Durable};
-use super::{exec, spawn};
+use super::{exec, process, spawn, tree};
 
 const MAKE: Duration = Duration::from_mins(2);
 const END: Duration = Duration::from_secs(30);
+/// Characters of a boot's id.
+const BOOT_ID: usize = 36;
 
 /// Fills the run's `data/`: from the cache, or by making what belongs there first.
 pub(super) async fn fill(start: &Start<'_>, template: &Template, programs: Option<PathBuf>) -> Result<(), Stop> {
@@ -23,7 +25,9 @@ pub(super) async fn fill(start: &Start<'_>, template: &Template, programs: Optio
     if template.key.is_empty() || template.key.len() > 100 || !template.key.chars().all(plain) {
         return Err(Stop::internal(format!("`{}` is no key of a template", template.key)));
     }
-    let cached = start.shared.root.cache().join(format!("template-{}", template.key));
+    // Made again after each boot: a crash may have torn what was never waited for to reach the disk, and waiting costs more.
+    let boot = process::boot_id().or_stop(Reason::Internal, "reading the boot's id")?;
+    let cached = start.shared.root.cache().join(format!("template-{}-{boot}", template.key));
     if !cached.is_dir() {
         make(start, template, programs, cached.clone()).await?;
     }
@@ -31,7 +35,7 @@ pub(super) async fn fill(start: &Start<'_>, template: &Template, programs: Optio
     let copy = move || -> std::io::Result<()> {
         let from = tree::open_directory(CWD, &cached)?;
         let to = tree::open_directory(CWD, &data)?;
-        tree::copy(from.as_fd(), to.as_fd(), uid, Durable::No)
+        tree::copy(from.as_fd(), to.as_fd(), uid)
     };
     let tried = "copying the data directory's template";
     tokio::task::spawn_blocking(copy).await.or_stop(Reason::Internal, tried)?.or_stop(Reason::Internal, tried)
@@ -62,24 +66,66 @@ async fn make(start: &Start<'_>, template: &Template, programs: Option<PathBuf>,
     tokio::task::spawn_blocking(keep).await.or_stop(Reason::Internal, "keeping the template")?
 }
 
-/// Whole or not at all, and on the disk before it has its name: a torn template would spoil every later run. Whoever comes second
-/// finds the name taken, which is as good.
-fn publish(made: &PathBuf, temporary: &PathBuf, cached: &PathBuf) -> std::io::Result<()> {
+/// Whole or not at all. Whoever comes second finds the name taken, which is as good.
+fn publish(made: &Path, temporary: &Path, cached: &Path) -> std::io::Result<()> {
     DirBuilder::new().mode(0o700).create(temporary)?;
     let from = tree::open_directory(CWD, made)?;
     let to = tree::open_directory(CWD, temporary)?;
-    let own = rustix::process::geteuid().as_raw();
-    tree::copy(from.as_fd(), to.as_fd(), own, Durable::Yes)?;
-    let renamed = std::fs::rename(temporary, cached);
-    let go_on = || true;
-    let remove = |path: &PathBuf| -> std::io::Result<u64> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
-        let name = std::ffi::CString::new(name.as_encoded_bytes())?;
-        tree::remove(File::open(parent)?.as_fd(), &name, &go_on)
-    };
+    tree::copy(from.as_fd(), to.as_fd(), rustix::process::geteuid().as_raw())?;
     remove(made)?;
-    match renamed {
-        Err(_) if cached.is_dir() => remove(temporary).map(drop),
-        other => other,
+    match std::fs::rename(temporary, cached) {
+        Err(_) if cached.is_dir() => remove(temporary),
+        other => other.and_then(|()| remove_older(cached)),
+    }
+}
+
+/// Those of the same key from before the last boot.
+fn remove_older(cached: &Path) -> std::io::Result<()> {
+    let (Some(cache), Some(name)) = (cached.parent(), cached.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let family = &name[..name.len().saturating_sub(BOOT_ID)];
+    for entry in std::fs::read_dir(cache)? {
+        let entry = entry?.file_name();
+        let other = entry.to_str().filter(|other| other.len() == name.len() && other.starts_with(family));
+        if let Some(other) = other.filter(|other| *other != name) {
+            remove(&cache.join(other))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let name = CString::new(name.as_encoded_bytes())?;
+    tree::remove(File::open(parent)?.as_fd(), &name, &|| true).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_replaces_its_own_of_another_boot_and_no_other() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| cache.path().join(name);
+        let boot = |digit: &str| digit.repeat(BOOT_ID);
+        for name in [format!("template-15-{}", boot("1")), format!("template-16-{}", boot("1")), "made".to_owned()] {
+            std::fs::create_dir(path(&name)).expect("made");
+            std::fs::write(path(&name).join("PG_VERSION"), name).expect("written");
+        }
+        publish(&path("made"), &path(".tmp"), &path(&format!("template-15-{}", boot("2")))).expect("published");
+        let mut names: Vec<_> =
+            std::fs::read_dir(cache.path()).expect("read").flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [format!("template-15-{}", boot("2")), format!("template-16-{}", boot("1"))]
+                .map(Into::<std::ffi::OsString>::into)
+        );
+        std::fs::create_dir(path("second")).expect("made");
+        publish(&path("second"), &path(".tmp"), &path(&format!("template-15-{}", boot("2")))).expect("as good");
+        assert!(path(&format!("template-15-{}", boot("2"))).join("PG_VERSION").exists());
+        assert!(!path(".tmp").exists());
     }
 }

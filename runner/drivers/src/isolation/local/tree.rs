@@ -157,20 +157,13 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
     Ok(Usage::Bytes(bytes))
 }
 
-/// Whether a copy must be on the disk before it counts as made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durable {
-    Yes,
-    No,
-}
-
 /// Copies what is in `from` into `to`, sharing blocks where the file system can. Modes are kept, `owner` gets it all. For
 /// directories that muster made; refuses what is neither file, directory nor symbolic link.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Durable) -> io::Result<()> {
-    copy_below(from, to, owner, durable, 0)
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32) -> io::Result<()> {
+    copy_below(from, to, owner, 0)
 }
 
-fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Durable, depth: usize) -> io::Result<()> {
+fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, depth: usize) -> io::Result<()> {
     if depth > MAX_OPEN {
         return Err(io::Error::other("the template is too deep"));
     }
@@ -186,7 +179,7 @@ fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Dur
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU)?;
                 let below = open_directory(to, name)?;
-                copy_below(open_directory(from, name)?.as_fd(), below.as_fd(), owner, durable, depth + 1)?;
+                copy_below(open_directory(from, name)?.as_fd(), below.as_fd(), owner, depth + 1)?;
                 give(below.as_fd(), mode, owner)?;
             }
             FileType::RegularFile => {
@@ -198,9 +191,6 @@ fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Dur
                     io::copy(&mut File::from(source), &mut File::from(target.try_clone()?))?;
                 }
                 give(target.as_fd(), mode, owner)?;
-                if durable == Durable::Yes {
-                    rustix::fs::fsync(&target)?;
-                }
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
@@ -210,9 +200,6 @@ fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Dur
             }
             other => return Err(io::Error::other(format!("{} is a {other:?}", name.to_string_lossy()))),
         }
-    }
-    if durable == Durable::Yes {
-        rustix::fs::fsync(to)?;
     }
     Ok(())
 }
@@ -275,7 +262,7 @@ mod tests {
         }
         let fifo = FileType::Fifo;
         rustix::fs::mknodat(&here, "fifo", fifo, Mode::RWXU, 0).expect("a FIFO");
-        std::fs::set_permissions(top.path().join("run/deep/deep"), PermissionsExt::from_mode(0)).expect("closed");
+        std::fs::set_permissions(top.path().join("run/deep/deep"), PermissionsExt::from_mode(0o000)).expect("closed");
         assert!(matches!(usage(open_directory(&parent, "run").expect("opened").as_fd()), Ok(Usage::Unmeasurable(_))));
         let removed = remove(parent.as_fd(), c"run", &|| true).expect("removed");
         assert_eq!(removed, 1002);
@@ -304,7 +291,7 @@ mod tests {
         std::fs::set_permissions(top.path().join("from/sub/file"), PermissionsExt::from_mode(0o640)).expect("mode");
         let open = |name: &str| File::open(top.path().join(name)).expect("opened");
         let own = rustix::process::geteuid().as_raw();
-        copy(open("from").as_fd(), open("to").as_fd(), own, Durable::Yes).expect("copied");
+        copy(open("from").as_fd(), open("to").as_fd(), own).expect("copied");
         let copied = top.path().join("to/sub/file");
         assert_eq!(std::fs::read(&copied).expect("read"), vec![7; 10_000]);
         assert_eq!(std::fs::metadata(&copied).expect("stat").permissions().mode() & 0o777, 0o640);

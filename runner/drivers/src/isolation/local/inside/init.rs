@@ -50,7 +50,7 @@ fn serve(arguments: &[String]) -> io::Result<()> {
         match message {
             ToInit::Exec { id, argv, env } => match start(id, &argv, env, pipes, &commands, &control) {
                 Ok(pid) => send(&control, &FromInit::Started { id, pid })?,
-                Err(error) => send(&control, &FromInit::Refused { id, why: error.to_string() })?,
+                Err(error) => send(&control, &refused(id, &error))?,
             },
             ToInit::Kill { id } => {
                 // Under the lock, so that the number is not another's by now: it is reaped under it too.
@@ -85,15 +85,26 @@ fn start(
     drop(command);
     let number = child.id();
     let pid = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
-    running.insert(id, pid);
-    drop(running);
-    let (commands, control) = (Arc::clone(commands), Arc::clone(control));
+    let (ours, control) = (Arc::clone(commands), Arc::clone(control));
     let wait = move || {
-        let ended = wait(id, pid, child, &commands);
+        let ended = wait(id, pid, child, &ours);
         let _ = send(&control, &ended);
     };
-    std::thread::Builder::new().stack_size(128 << 10).spawn(wait)?;
+    // It waits for the lock that we hold.
+    let waiting = std::thread::Builder::new().stack_size(128 << 10).spawn(wait);
+    if let Err(error) = waiting {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        return Err(error);
+    }
+    running.insert(id, pid);
     Ok(number)
+}
+
+fn refused(id: u64, error: &io::Error) -> FromInit {
+    let limits = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    let limit = error.raw_os_error().is_some_and(|number| limits.contains(&number));
+    FromInit::Refused { id, why: error.to_string(), limit }
 }
 
 fn wait(id: u64, pid: Pid, mut child: Child, commands: &Commands) -> FromInit {
@@ -108,7 +119,7 @@ fn wait(id: u64, pid: Pid, mut child: Child, commands: &Commands) -> FromInit {
             (Some(code), _) => FromInit::Exited { id, code },
             (None, signal) => FromInit::Signaled { id, signal: signal.unwrap_or(0) },
         },
-        Err(error) => FromInit::Refused { id, why: error.to_string() },
+        Err(error) => refused(id, &error),
     }
 }
 

@@ -63,5 +63,7 @@ pub(super) enum FromInit {
     Refused {
         id: u64,
         why: String,
+        /// Of processes, memory or descriptors.
+        limit: bool,
     },
 }

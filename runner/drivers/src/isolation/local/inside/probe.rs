@@ -150,7 +150,7 @@ fn name_servers(question: &Question) -> Seen {
     last
 }
 
-/// Connecting a datagram socket sends nothing; it looks for a route. 192.0.2.0/24 and 2001:db8::/32 are for documentation.
+/// Connecting a datagram socket sends nothing; it looks for a route. `192.0.2.0/24` and `2001:db8::/32` are for documentation.
 fn other_networks() -> Seen {
     let mut seen = Seen::closed("");
     for (own, target) in [("0.0.0.0:0", "192.0.2.1:53"), ("[::]:0", "[2001:db8::1]:53")] {
