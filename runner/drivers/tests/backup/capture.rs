@@ -198,3 +198,135 @@ async fn a_standby_can_be_captured() {
     assert_eq!(baseline(&captured.directory, 0).1["public.quick"].rows, Some(0));
     assert!(captured.warnings.iter().any(|warning| warning.contains("unlogged")), "{:?}", captured.warnings);
 }
+
+/// Rows of every table of a dump, as a restore of it shows them.
+fn restored(server: &Server, captured: &Captured, database: &str) -> BTreeMap<String, u64> {
+    server.sql("postgres", &format!("CREATE DATABASE {database}"));
+    let dump = captured.directory.join(&captured.manifest.parts[0].files[0].path);
+    let output = server
+        .client("pg_restore", database)
+        .args(["--exit-on-error", "--no-password", "--dbname", database])
+        .arg(&dump)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let query = "SELECT format('SELECT %L, count(*) FROM ONLY %I.%I', nspname || '.' || relname, nspname, relname)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE relkind IN ('r', 'm') AND relispopulated AND nspname !~ '^pg_' AND nspname <> 'information_schema'";
+    let queries = server.sql(database, query).lines().collect::<Vec<_>>().join(" UNION ALL ");
+    let rows = server.sql(database, &queries);
+    let pair = |line: &str| line.rsplit_once('|').map(|(name, rows)| (name.to_owned(), rows.parse().unwrap()));
+    rows.lines().filter_map(pair).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_baseline_is_the_dumps_while_everybody_writes() {
+    let server = sampled();
+    let writer = server.psql("orders")
+        .args(["-c", "DO $$ BEGIN LOOP INSERT INTO plain SELECT coalesce(max(id), 0) + 1, 1 FROM plain; DELETE FROM empty; \
+                      INSERT INTO empty VALUES (1), (2); INSERT INTO parted VALUES (now(), 1); COMMIT; END LOOP; END $$"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut writer = Ended(writer);
+    let place = Place::new();
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let captured = place.capture(vec![server.info("orders")]).await.unwrap();
+        let counted: BTreeMap<String, u64> = baseline(&captured.directory, 0)
+            .1
+            .into_iter()
+            .filter_map(|(name, table)| Some((name, table.rows?)))
+            .collect();
+        assert_eq!(counted, restored(&server, &captured, &format!("again_{round}")));
+        assert!(counted["public.plain"] > 5000);
+    }
+    assert!(writer.0.try_wait().unwrap().is_none(), "the writer wrote to the end");
+}
+
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncate_and_drop_meanwhile_change_nothing_or_stop_it() {
+    let server = sampled();
+    server.sql("orders", "CREATE TABLE turned AS SELECT generate_series(1, 1000) AS id");
+    let meddle = "DO $$ BEGIN FOR round IN 1..100000 LOOP
+        BEGIN
+            TRUNCATE turned; INSERT INTO turned SELECT generate_series(1, 1000);
+            DROP TABLE IF EXISTS passing; CREATE TABLE passing (id int);
+        END;
+        COMMIT; PERFORM pg_sleep(0.02); END LOOP; END $$";
+    let meddler = server.psql("orders").args(["-c", meddle]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let _meddler = Ended(meddler);
+    let place = Place::new();
+    let mut made = 0;
+    for round in 0..6 {
+        match place.capture(vec![server.info("orders")]).await {
+            Ok(captured) => {
+                made += 1;
+                let tables = baseline(&captured.directory, 0).1;
+                assert_eq!(tables["public.turned"].rows, Some(1000), "TRUNCATE is not MVCC-safe");
+                assert_eq!(restored(&server, &captured, &format!("turned_{round}"))["public.turned"], 1000);
+            }
+            Err(stop) => assert!(stop.message.contains("created, dropped or locked"), "{stop}"),
+        }
+    }
+    assert!(made > 0, "not one capture got through");
+    assert!(place.names().iter().all(|name| !name.starts_with('.')), "{:?}", place.names());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_stronger_lock_does_not_stop_the_counting() {
+    let server = sampled();
+    server.sql("orders", "CREATE TABLE big AS SELECT n, md5(n::text) FROM generate_series(1, 300000) n");
+    let place = Place::new();
+    let meddler = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            for _ in 0..20 {
+                let _ = server
+                    .try_sql("orders", "SET lock_timeout = '300ms'; LOCK TABLE big, plain IN ACCESS EXCLUSIVE MODE");
+                std::thread::sleep(Duration::from_millis(30));
+            }
+        });
+        let runtime = tokio::runtime::Handle::current();
+        let captured = tokio::task::block_in_place(|| runtime.block_on(place.capture(vec![server.info("orders")])));
+        waiting.join().unwrap();
+        captured
+    });
+    let captured = meddler.unwrap();
+    assert_eq!(baseline(&captured.directory, 0).1["public.big"].rows, Some(300_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_capture_leaves_nothing() {
+    let server = sampled();
+    server.sql("orders", "CREATE TABLE big AS SELECT n, md5(n::text) FROM generate_series(1, 400000) n");
+    let place = Place::new();
+    for pause in [0, 50, 100, 200, 300, 400] {
+        let cancel = CancellationToken::new();
+        let request = place.request(vec![server.info("orders")]);
+        let (captured, ()) = tokio::join!(capture(&request, &Silent, &cancel), async {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            cancel.cancel();
+        });
+        match captured {
+            Err(stop) => assert_eq!(stop.reason, drill::verdict::Reason::Interrupted, "{stop}"),
+            Ok(captured) => std::fs::remove_dir_all(captured.directory).unwrap(),
+        }
+        let _ = std::fs::remove_file(place.out().join("latest"));
+        assert_eq!(place.names(), Vec::<String>::new());
+    }
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('muster capture', 'pg_dump')";
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while server.sql("postgres", query) != "0" {
+        assert!(std::time::Instant::now() < deadline, "a connection is still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

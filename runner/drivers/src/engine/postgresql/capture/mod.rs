@@ -200,7 +200,10 @@ async fn dump_database(
     };
     let (messages, mut counts) = match done {
         Ok(done) => done,
-        Err(Trouble::Tool(message)) if message.contains("lock timeout") => return Ok(Err(message)),
+        // pg_dump waits for its locks under a statement timeout.
+        Err(Trouble::Tool(message)) if message.contains("LOCK TABLE") && message.contains("timeout") => {
+            return Ok(Err(message));
+        }
         Err(Trouble::Tool(message)) => return Err(tool_failed(message)),
         Err(Trouble::Stop(stop)) => return Err(stop),
     };
