@@ -7,9 +7,10 @@ mod host;
 mod restore;
 mod source;
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use drill::id::{DrillName, RunId};
@@ -32,6 +33,13 @@ macro_rules! test {
     };
 }
 
+/// What the tests share, so that `initdb` runs once for sandboxes and once for sources; gone when `main` ends.
+static SHARED: OnceLock<PathBuf> = OnceLock::new();
+
+pub(crate) fn shared() -> &'static Path {
+    SHARED.get().expect("main made it")
+}
+
 const PATIENCE: Duration = Duration::from_mins(4);
 const LIMITS: Limits =
     Limits { memory: Some(1 << 30), disk: Some(4 << 30), processes: 200, enforcement: Enforcement::BestEffort };
@@ -40,6 +48,10 @@ fn main() -> ExitCode {
     if let Some(code) = inside::dispatch(std::env::args_os()) {
         return code;
     }
+    let directory = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a directory");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("its mode is set");
+    SHARED.set(directory.path().to_path_buf()).expect("set once");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let tests = [restore::tests(), credentials::tests()].concat();
     let mut failed = 0;
@@ -65,7 +77,6 @@ pub(crate) struct Running {
     sandbox: Arc<dyn Sandbox>,
     isolation: LocalIsolation,
     run: RunId,
-    _state: tempfile::TempDir,
 }
 
 impl Running {
@@ -84,13 +95,12 @@ impl Running {
 pub(crate) async fn serve(backup: &Backup, jobs: u32) -> Running {
     let wanted = Postgresql { major: None, jobs, fidelity: Fidelity::Production, settings: [].into() };
     let plan = PostgresqlEngine::new().plan(&backup.manifest, &wanted).await.expect("the backup fits");
-    let state = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a directory");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(state.path(), open).expect("its mode is set");
     let program = std::env::current_exe().expect("our own path");
-    let isolation = LocalIsolation::new(LocalConfig::new(state.path().join("state"), program)).expect("an isolation");
+    let isolation = LocalIsolation::new(LocalConfig::new(shared().join("state"), program)).expect("an isolation");
     let drill: DrillName = "test".parse().expect("a name");
-    let run = RunId::new(&drill, jiff::Timestamp::now(), std::process::id().to_le_bytes());
+    let mut entropy = [0; 4];
+    getrandom::fill(&mut entropy).expect("entropy");
+    let run = RunId::new(&drill, jiff::Timestamp::now(), entropy);
     let storage = isolation.prepare(&run).await.expect("prepared");
     for (path, contents) in &backup.files {
         std::fs::write(storage.staging.join(path), contents).expect("staged");
@@ -99,7 +109,7 @@ pub(crate) async fn serve(backup: &Backup, jobs: u32) -> Running {
     let sandbox = isolation.provision(spec).await.expect("provisioned");
     let server = plan.serve(Arc::clone(&sandbox)).await.expect("the server starts");
     sandbox.deliver().await.expect("delivered");
-    Running { server, sandbox, isolation, run, _state: state }
+    Running { server, sandbox, isolation, run }
 }
 
 pub(crate) async fn restored(backup: &Backup, jobs: u32) -> (Running, Restored) {

@@ -1,5 +1,6 @@
 //! A throwaway server to capture from: on a socket in a directory of its own, gone when dropped.
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,13 @@ impl SourceServer {
             argv
         };
         let initdb = words("initdb", &["-D", "/data", "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"]);
-        checked(host.exec(&initdb).await);
+        let template = crate::shared().join("source");
+        if !template.exists() {
+            checked(host.exec(&initdb).await);
+            copy(&host.path("data"), &template);
+        }
+        std::fs::remove_dir_all(host.path("data")).expect("removed");
+        copy(&template, &host.path("data"));
         let listen =
             ["-D", "/data", "-k", "/tmp", "-c", "listen_addresses=", "-c", "fsync=off", "-c", "wal_level=logical"];
         let serve = words("postgres", &listen);
@@ -118,6 +125,11 @@ impl SourceServer {
         };
         Backup { manifest, files }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp");
+    assert!(copied.success());
 }
 
 fn entry(path: &str) -> FileEntry {
