@@ -8,7 +8,7 @@ use crate::{Silent, TestFn, ask, refused, restored, serve, test};
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(a_backup_with_roles_settings_and_partitions_is_restored),
-        test!(progress_counts_entries),
+        test!(progress_counts_entries_and_a_missing_tablespace_is_made),
         test!(the_server_lets_nobody_in_without_the_runs_certificate),
         test!(a_backup_without_its_roles_is_restored_with_a_warning_for_each),
         test!(what_the_dump_causes_fails_and_what_isolation_causes_does_not),
@@ -72,7 +72,7 @@ async fn a_backup_with_roles_settings_and_partitions_is_restored() {
     }
 }
 
-async fn progress_counts_entries() {
+async fn progress_counts_entries_and_a_missing_tablespace_is_made() {
     struct Seen(std::sync::Mutex<Vec<(u64, Option<u64>)>>);
     impl drill::port::Progress for Seen {
         fn set(&self, done: u64, total: Option<u64>, unit: &str) {
@@ -83,13 +83,14 @@ async fn progress_counts_entries() {
     let source = SourceServer::start().await;
     source
         .sql(
-            "CREATE DATABASE d; \\connect d\nCREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 2000000);",
+            "SET allow_in_place_tablespaces = on; CREATE TABLESPACE fast LOCATION ''; CREATE DATABASE d TABLESPACE fast;\n\\connect d\nCREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 2000000);",
         )
         .await;
     let backup = source.dump(&["d"], &[]).await;
-    let running = serve(&backup, 1).await;
+    let running = serve(&backup, 2).await;
     let seen = Seen(std::sync::Mutex::default());
-    running.server.restore(&backup.manifest, &seen).await.expect("restored");
+    let restored = running.server.restore(&backup.manifest, &seen).await.expect("restored");
+    assert_eq!(restored.findings[0].subject, "tablespace fast");
     let seen = seen.0.into_inner().expect("a lock");
     let (last, total) = seen.last().copied().expect("some progress");
     assert_eq!(Some(last), total);
