@@ -3,4 +3,6 @@ pub mod agent;
 pub mod cli;
 pub mod evidence;
 pub mod executor;
+pub mod owner;
+pub mod state_dir;
 pub mod wiring;

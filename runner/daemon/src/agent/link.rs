@@ -64,7 +64,7 @@ impl AgentLink {
     }
 
     async fn greet(&mut self) -> Result<(), Stop> {
-        self.control.write(WRITE, async |writer| writer.hello().await).await?;
+        self.control.write(WRITE, Say::Hello).await?;
         match self.reader.hello().await {
             Ok(_) => {}
             Err(FrameError::NoHello) => return Err(self.obituary("ended before it said hello")),
@@ -105,16 +105,7 @@ impl AgentLink {
     /// Sends a component or a baseline, which the job names by its digest.
     pub async fn send_blob(&mut self, bytes: &[u8]) -> Result<Sha256Digest, Stop> {
         let digest = Sha256Digest::of(bytes);
-        self.control
-            .write(BLOB, async |writer| {
-                writer.message(&ToAgent::Blob { digest, size: bytes.len() as u64 }).await?;
-                for chunk in bytes.chunks(CHUNK) {
-                    writer.frame(Kind::Raw, chunk).await?;
-                }
-                Ok(())
-            })
-            .await
-            .map_err(|stop| self.with_obituary(stop))?;
+        self.control.write(BLOB, Say::Blob(digest, bytes)).await.map_err(|stop| self.with_obituary(stop))?;
         Ok(digest)
     }
 
@@ -124,7 +115,7 @@ impl AgentLink {
 
     /// Runs the job to its end; `on_event` is told everything but `Done`, cleaned and within the job's limits. Findings that
     /// were told before an error stand.
-    pub async fn run_job(&mut self, job: Job, mut on_event: impl FnMut(FromAgent)) -> Result<(), Stop> {
+    pub async fn run_job(&mut self, job: Job, mut on_event: impl AsyncFnMut(FromAgent) -> Result<(), Stop>) -> Result<(), Stop> {
         let mut watch = JobWatch::new(&job);
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;
@@ -132,7 +123,7 @@ impl AgentLink {
             let late = |_| Stop::new(Reason::Deadline, "the agent did not end its job by the deadline of the checks");
             let message = tokio::time::timeout_at(deadline, self.hear()).await.map_err(late)??;
             match watch.hear(message)? {
-                Heard::Event(event) => on_event(event),
+                Heard::Event(event) => on_event(event).await?,
                 Heard::Done => return Ok(()),
             }
         }
@@ -181,24 +172,43 @@ impl AgentControl {
     }
 
     async fn send(&self, message: &ToAgent) -> Result<(), Stop> {
-        self.write(WRITE, async |writer| writer.message(message).await).await
+        self.write(WRITE, Say::Message(message)).await
     }
 
     /// A write that fails, is late or is dropped leaves half a frame behind, so the writer is gone with it.
-    async fn write<F>(&self, within: Duration, say: F) -> Result<(), Stop>
-    where
-        F: AsyncFnOnce(&mut FrameWriter<Sink>) -> Result<(), FrameError>,
-    {
+    async fn write(&self, within: Duration, say: Say<'_>) -> Result<(), Stop> {
         let mut held =
             tokio::time::timeout(WRITE, self.writer.lock()).await.map_err(|_| broken("takes no messages"))?;
         let mut writer = held.take().ok_or_else(|| broken("takes no messages any more"))?;
-        match tokio::time::timeout(within, say(&mut writer)).await {
+        match tokio::time::timeout(within, say.to(&mut writer)).await {
             Ok(Ok(())) => {
                 *held = Some(writer);
                 Ok(())
             }
             Ok(Err(error)) => Err(broken(&format!("cannot be written to: {}", drill::stop::chain(&error)))),
             Err(_) => Err(broken("did not read what it was sent in time")),
+        }
+    }
+}
+
+enum Say<'a> {
+    Hello,
+    Message(&'a ToAgent),
+    Blob(Sha256Digest, &'a [u8]),
+}
+
+impl Say<'_> {
+    async fn to(self, writer: &mut FrameWriter<Sink>) -> Result<(), FrameError> {
+        match self {
+            Self::Hello => writer.hello().await,
+            Self::Message(message) => writer.message(message).await,
+            Self::Blob(digest, bytes) => {
+                writer.message(&ToAgent::Blob { digest, size: bytes.len() as u64 }).await?;
+                for chunk in bytes.chunks(CHUNK) {
+                    writer.frame(Kind::Raw, chunk).await?;
+                }
+                Ok(())
+            }
         }
     }
 }

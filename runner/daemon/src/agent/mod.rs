@@ -3,6 +3,7 @@
 //! Both sides speak [`frame`]s that hold the messages of [`drill::agent`]. The agent's side starts at [`process::main`], the
 //! runner's at [`link::AgentLink`]. Neither side trusts the other's bytes, and the agent trusts the database least of all.
 pub mod frame;
+mod host;
 pub mod link;
 pub mod process;
 
@@ -16,4 +17,9 @@ mod sql;
 mod text;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use checks::{CheckCall, CheckRunner, RunOutcome};
+pub use host::main;
+pub use link::AgentLink;

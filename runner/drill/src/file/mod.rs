@@ -43,8 +43,7 @@ impl Default for Options {
 /// Reads a drill file. Time zones are looked up in the system's database.
 pub fn parse(text: &str, options: Options) -> Result<Drill, Problems> {
     if text.len() > MAX_SIZE {
-        let size = crate::unit::size(text.len() as u64);
-        let problem = Problem::whole_file(format!("a drill file has at most 1 MiB; this one has {size}"));
+        let problem = Problem::whole_file("the file is longer than the 1 MiB that a drill file may have");
         return Err(problem.into());
     }
     let digest = Sha256Digest::of(text.as_bytes());

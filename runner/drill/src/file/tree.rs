@@ -280,7 +280,6 @@ impl Node {
 }
 
 #[cfg(test)]
-#[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 mod tests {
     use std::fmt::Write as _;
 

@@ -156,6 +156,11 @@ impl Server for FakeServer {
         Ok(vec![probe("login of the runner", Expected::Open), probe("login without a certificate", Expected::Closed)])
     }
 
+    async fn probe_identity(&self) -> Result<ClientIdentity, Stop> {
+        self.script.step("server.probe_identity")?;
+        self.identity("muster_probe", Duration::from_mins(5))
+    }
+
     fn identity(&self, role: &str, _ttl: Duration) -> Result<ClientIdentity, Stop> {
         Ok(ClientIdentity {
             role: role.to_owned(),

@@ -21,4 +21,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(super) use tests::{Authority, TestServer};
+
 pub(super) use database::{Database, SharedIdentity, login};

@@ -8,7 +8,7 @@ use drill::manifest::Manifest;
 use drill::port::{Exec, ExecOutput, ExitStatus, Progress, Restored, Rows, Sandbox, Server, Session, SqlError};
 use drill::proof::{Expected, Probe};
 use drill::secret::Secret;
-use drill::stop::Stop;
+use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -21,6 +21,9 @@ use super::text::plain;
 use super::tls::Authority;
 use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, conf, restore};
 
+/// Can log in and do nothing else; the restore takes its login away with everybody's.
+const PROBE_ROLE: &str = "muster_probe";
+const PROBE_LIFE: Duration = Duration::from_mins(5);
 const START_DEADLINE: Duration = Duration::from_mins(1);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// The executor's deadlines end a run long before; this only says that no command lives for ever.
@@ -187,6 +190,13 @@ impl Server for PostgresqlServer {
             probe("login without TLS", Expected::Closed, plaintext),
             self.attempt("login of the runner, again", Expected::Open, &self.admin).await,
         ])
+    }
+
+    async fn probe_identity(&self) -> Result<ClientIdentity, Stop> {
+        self.admin(MAINTENANCE_DATABASE, &format!("CREATE ROLE {PROBE_ROLE} LOGIN"))
+            .await
+            .or_stop(Reason::IsolationUnproven, "making a role for the probe")?;
+        self.authority.client(PROBE_ROLE, PROBE_LIFE)
     }
 
     fn identity(&self, role: &str, ttl: Duration) -> Result<ClientIdentity, Stop> {

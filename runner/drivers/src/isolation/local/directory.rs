@@ -92,7 +92,7 @@ impl Root {
         }
         for name in ["data", "conf", "backup", "socket", "etc", "."] {
             let fd = File::open(directory.path.join(name)).or_stop(Reason::Internal, tried())?;
-            tree::give(fd.as_fd(), Mode::RWXU, Some(uid)).or_stop(Reason::Internal, tried())?;
+            tree::give(fd.as_fd(), Mode::RWXU, uid).or_stop(Reason::Internal, tried())?;
         }
         self.must_be_reachable(uid)?;
         Ok((directory, uid))
@@ -216,12 +216,12 @@ impl RunDirectory {
             let below = parent.strip_prefix(&self.path).map_err(io::Error::other)?;
             for directory in below.ancestors().filter(|part| !part.as_os_str().is_empty()) {
                 let fd = File::open(self.path.join(directory))?;
-                tree::give(fd.as_fd(), Mode::RWXU, Some(uid))?;
+                tree::give(fd.as_fd(), Mode::RWXU, uid)?;
             }
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(contents)?;
-        tree::give(file.as_fd(), Mode::from_raw_mode(mode), Some(uid))
+        tree::give(file.as_fd(), Mode::from_raw_mode(mode), uid)
     }
 
     /// Moves everything from `staging/` to `backup/`, readable by the sandbox's user and writable by nobody.
@@ -235,11 +235,11 @@ impl RunDirectory {
                 rustix::fs::renameat(&staging, name, &backup, name)?;
                 // Moving a directory writes to it, so a plain user may close it only now.
                 if let Ok(moved) = tree::open_directory(&backup, name) {
-                    tree::give(moved.as_fd(), Mode::RUSR | Mode::XUSR, Some(uid))?;
+                    tree::give(moved.as_fd(), Mode::RUSR | Mode::XUSR, uid)?;
                 }
             }
         }
-        tree::give(backup.as_fd(), Mode::RUSR | Mode::XUSR, Some(uid))
+        tree::give(backup.as_fd(), Mode::RUSR | Mode::XUSR, uid)
     }
 }
 
@@ -262,9 +262,9 @@ fn close_to_writers(directory: &OwnedFd, uid: u32, depth: usize) -> io::Result<(
             rustix::fs::FileType::Directory => {
                 close_to_writers(&fd, uid, depth + 1)?;
                 let mode = if depth == 0 { Mode::RWXU } else { Mode::RUSR | Mode::XUSR };
-                tree::give(fd.as_fd(), mode, Some(uid))?;
+                tree::give(fd.as_fd(), mode, uid)?;
             }
-            rustix::fs::FileType::RegularFile => tree::give(fd.as_fd(), Mode::RUSR, Some(uid))?,
+            rustix::fs::FileType::RegularFile => tree::give(fd.as_fd(), Mode::RUSR, uid)?,
             other => {
                 let name = name.to_string_lossy();
                 return Err(io::Error::other(format!("`{name}` in the staged backup is a {other:?}")));

@@ -73,7 +73,14 @@ impl Drop for Running {
     }
 }
 
+/// Goes on to its end even where nobody awaits it any more: bubblewrap's child waits for its parent before it asks to die with
+/// it, so a parent killed in that moment leaves it waiting for ever. (muster itself killed in that moment does too; then
+/// `release` finds the child by its name.)
 pub(super) async fn launch(launch: Launch) -> Result<Running, Stop> {
+    tokio::spawn(launch_to_the_end(launch)).await.or_stop(Reason::Internal, "starting bubblewrap")?
+}
+
+async fn launch_to_the_end(launch: Launch) -> Result<Running, Stop> {
     let tried = "starting bubblewrap";
     if launch.uid == 0 {
         return Err(Stop::internal("a sandbox must never run as user id 0"));

@@ -11,7 +11,8 @@ use drill::verdict::Reason;
 use rustix::fs::{CWD, Mode};
 
 use super::sandbox::Start;
-use super::{exec, spawn, tree};
+use super::tree::{self, Durable};
+use super::{exec, spawn};
 
 const MAKE: Duration = Duration::from_mins(2);
 const END: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ pub(super) async fn fill(start: &Start<'_>, template: &Template, programs: Optio
     let copy = move || -> std::io::Result<()> {
         let from = tree::open_directory(CWD, &cached)?;
         let to = tree::open_directory(CWD, &data)?;
-        tree::copy(from.as_fd(), to.as_fd(), Some(uid))
+        tree::copy(from.as_fd(), to.as_fd(), uid, Durable::No)
     };
     let tried = "copying the data directory's template";
     tokio::task::spawn_blocking(copy).await.or_stop(Reason::Internal, tried)?.or_stop(Reason::Internal, tried)
@@ -42,7 +43,7 @@ async fn make(start: &Start<'_>, template: &Template, programs: Option<PathBuf>,
     let data = start.directory.join("template");
     DirBuilder::new().mode(0o700).create(&data).or_stop(Reason::Internal, &tried)?;
     let fd = File::open(&data).or_stop(Reason::Internal, &tried)?;
-    tree::give(fd.as_fd(), Mode::RWXU, Some(start.uid)).or_stop(Reason::Internal, &tried)?;
+    tree::give(fd.as_fd(), Mode::RWXU, start.uid).or_stop(Reason::Internal, &tried)?;
 
     let started = start.with_init(start.data("template", programs), "template.sock", 1).await?;
     let mut command = Exec::new(template.argv.clone());
@@ -68,8 +69,7 @@ fn publish(made: &PathBuf, temporary: &PathBuf, cached: &PathBuf) -> std::io::Re
     let from = tree::open_directory(CWD, made)?;
     let to = tree::open_directory(CWD, temporary)?;
     let own = rustix::process::geteuid().as_raw();
-    tree::copy(from.as_fd(), to.as_fd(), Some(own))?;
-    rustix::fs::syncfs(&to)?;
+    tree::copy(from.as_fd(), to.as_fd(), own, Durable::Yes)?;
     let renamed = std::fs::rename(temporary, cached);
     let go_on = || true;
     let remove = |path: &PathBuf| -> std::io::Result<u64> {

@@ -157,13 +157,20 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
     Ok(Usage::Bytes(bytes))
 }
 
-/// Copies what is in `from` into `to`, sharing blocks where the file system can. Modes are kept, `owner` gets it all. For
-/// directories that muster made; refuses what is neither file, directory nor symbolic link.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: Option<u32>) -> io::Result<()> {
-    copy_below(from, to, owner, 0)
+/// Whether a copy must be on the disk before it counts as made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Yes,
+    No,
 }
 
-fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: Option<u32>, depth: usize) -> io::Result<()> {
+/// Copies what is in `from` into `to`, sharing blocks where the file system can. Modes are kept, `owner` gets it all. For
+/// directories that muster made; refuses what is neither file, directory nor symbolic link.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Durable) -> io::Result<()> {
+    copy_below(from, to, owner, durable, 0)
+}
+
+fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: u32, durable: Durable, depth: usize) -> io::Result<()> {
     if depth > MAX_OPEN {
         return Err(io::Error::other("the template is too deep"));
     }
@@ -179,7 +186,7 @@ fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: Option<u32>, dept
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU)?;
                 let below = open_directory(to, name)?;
-                copy_below(open_directory(from, name)?.as_fd(), below.as_fd(), owner, depth + 1)?;
+                copy_below(open_directory(from, name)?.as_fd(), below.as_fd(), owner, durable, depth + 1)?;
                 give(below.as_fd(), mode, owner)?;
             }
             FileType::RegularFile => {
@@ -191,26 +198,28 @@ fn copy_below(from: BorrowedFd<'_>, to: BorrowedFd<'_>, owner: Option<u32>, dept
                     io::copy(&mut File::from(source), &mut File::from(target.try_clone()?))?;
                 }
                 give(target.as_fd(), mode, owner)?;
+                if durable == Durable::Yes {
+                    rustix::fs::fsync(&target)?;
+                }
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
                 rustix::fs::symlinkat(target, to, name)?;
-                if let Some(owner) = owner {
-                    let (uid, gid) = ids(owner);
-                    rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-                }
+                let (uid, gid) = ids(owner);
+                rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             }
             other => return Err(io::Error::other(format!("{} is a {other:?}", name.to_string_lossy()))),
         }
     }
+    if durable == Durable::Yes {
+        rustix::fs::fsync(to)?;
+    }
     Ok(())
 }
 
-pub(super) fn give(fd: BorrowedFd<'_>, mode: Mode, owner: Option<u32>) -> io::Result<()> {
-    if let Some(owner) = owner {
-        let (uid, gid) = ids(owner);
-        rustix::fs::fchown(fd, uid, gid)?;
-    }
+pub(super) fn give(fd: BorrowedFd<'_>, mode: Mode, owner: u32) -> io::Result<()> {
+    let (uid, gid) = ids(owner);
+    rustix::fs::fchown(fd, uid, gid)?;
     Ok(rustix::fs::fchmod(fd, mode)?)
 }
 
@@ -294,7 +303,8 @@ mod tests {
         std::fs::write(top.path().join("from/sub/file"), vec![7; 10_000]).expect("written");
         std::fs::set_permissions(top.path().join("from/sub/file"), PermissionsExt::from_mode(0o640)).expect("mode");
         let open = |name: &str| File::open(top.path().join(name)).expect("opened");
-        copy(open("from").as_fd(), open("to").as_fd(), None).expect("copied");
+        let own = rustix::process::geteuid().as_raw();
+        copy(open("from").as_fd(), open("to").as_fd(), own, Durable::Yes).expect("copied");
         let copied = top.path().join("to/sub/file");
         assert_eq!(std::fs::read(&copied).expect("read"), vec![7; 10_000]);
         assert_eq!(std::fs::metadata(&copied).expect("stat").permissions().mode() & 0o777, 0o640);

@@ -113,6 +113,11 @@ impl Store for SqliteStore {
         self.with("read", |inner| rows::unsettled(&inner.connection)).await
     }
 
+    async fn owner(&self, run: &RunId) -> Result<Option<Owner>, Stop> {
+        let run = run.clone();
+        self.with("read", move |inner| Ok(owner(&inner.connection, &run)?)).await
+    }
+
     async fn take_over(&self, run: &RunId, old: &Owner, new: &Owner) -> Result<bool, Stop> {
         let (run, old, new) = (run.clone(), old.clone(), new.clone());
         self.with("written", move |inner| inner.take_over(run, &old, new)).await
