@@ -8,7 +8,15 @@ use drivers::engine::fake::{FakeServer, Script};
 
 use crate::contract::credentials_contract;
 use crate::source::SourceServer;
-use crate::{ask, request, restored};
+use crate::{TestFn, ask, request, restored, test};
+
+pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
+    vec![
+        test!(the_fake_keeps_the_contract),
+        test!(embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_database),
+        test!(a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on),
+    ]
+}
 
 /// Everything that could let a login write, run as somebody else, or read what it must not.
 const HOSTILE: &str = r#"
@@ -67,14 +75,12 @@ CREATE EVENT TRIGGER spy_always ON ddl_command_end EXECUTE FUNCTION public.spy()
 ALTER EVENT TRIGGER spy_always ENABLE ALWAYS;
 "#;
 
-#[tokio::test]
 async fn the_fake_keeps_the_contract() {
     let server = FakeServer::new(Script::default());
     let request = request("orders-20261122t021500z-fake", &["orders"], Duration::from_mins(5));
     credentials_contract(&FakeCredentials::default(), &server, &request).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_database() {
     let source = SourceServer::start().await;
     source.sql(HOSTILE).await;
@@ -124,10 +130,9 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     assert!(session.run("SELECT 1").await.is_err());
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'muster-%'";
     assert_eq!(ask(server, "vault", left).await, "0");
-    server.stop().await.expect("it stops");
+    running.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     let source = SourceServer::start().await;
     let backup = source.dump(&["postgres"], &[]).await;
@@ -147,5 +152,6 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     assert_eq!(refused.sqlstate.as_deref(), Some("28000"));
     embedded.renew(&request, server.as_ref()).await.expect_err("it has expired");
     embedded.revoke(&request, Some(&lease), server.as_ref()).await.expect("revoked");
-    server.stop().await.expect("it stops");
+    drop(server);
+    running.end().await;
 }

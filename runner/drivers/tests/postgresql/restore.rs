@@ -3,7 +3,18 @@ use drill::proof::IsolationProof;
 use drill::verdict::Reason;
 
 use crate::source::SourceServer;
-use crate::{Silent, ask, refused, restored, serve};
+use crate::{Silent, TestFn, ask, refused, restored, serve, test};
+
+pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
+    vec![
+        test!(a_backup_with_roles_settings_and_partitions_is_restored),
+        test!(progress_counts_entries_and_a_missing_tablespace_is_made),
+        test!(the_server_lets_nobody_in_without_the_runs_certificate),
+        test!(a_backup_without_its_roles_is_restored_with_a_warning_for_each),
+        test!(what_the_dump_causes_fails_and_what_isolation_causes_does_not),
+        test!(a_damaged_dump_fails_and_a_server_that_dies_is_no_verdict),
+    ]
+}
 
 const SHOP: &str = r#"
 CREATE ROLE app LOGIN PASSWORD 'production';
@@ -33,7 +44,6 @@ CREATE VIEW public.recent AS SELECT * FROM public.orders;
 GRANT SELECT ON public.orders TO "odd ""name";
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_with_roles_settings_and_partitions_is_restored() {
     let source = SourceServer::start().await;
     source.sql(SHOP).await;
@@ -58,11 +68,11 @@ async fn a_backup_with_roles_settings_and_partitions_is_restored() {
         assert_eq!(ask(server, "shop", settings).await, "1", "the backup's settings are there");
         server.stop().await.expect("it stops");
         assert!(server.gone().await.message.contains("ended"));
+        running.end().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn progress_counts_entries() {
+async fn progress_counts_entries_and_a_missing_tablespace_is_made() {
     struct Seen(std::sync::Mutex<Vec<(u64, Option<u64>)>>);
     impl drill::port::Progress for Seen {
         fn set(&self, done: u64, total: Option<u64>, unit: &str) {
@@ -73,21 +83,21 @@ async fn progress_counts_entries() {
     let source = SourceServer::start().await;
     source
         .sql(
-            "CREATE DATABASE d; \\connect d\nCREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 2000000);",
+            "SET allow_in_place_tablespaces = on; CREATE TABLESPACE fast LOCATION ''; CREATE DATABASE d TABLESPACE fast;\n\\connect d\nCREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 2000000);",
         )
         .await;
     let backup = source.dump(&["d"], &[]).await;
-    let running = serve(&backup, 1).await;
+    let running = serve(&backup, 2).await;
     let seen = Seen(std::sync::Mutex::default());
-    running.server.restore(&backup.manifest, &seen).await.expect("restored");
+    let restored = running.server.restore(&backup.manifest, &seen).await.expect("restored");
+    assert_eq!(restored.findings[0].subject, "tablespace fast");
     let seen = seen.0.into_inner().expect("a lock");
     let (last, total) = seen.last().copied().expect("some progress");
     assert_eq!(Some(last), total);
     assert!(seen.len() > 1 && seen.is_sorted(), "{seen:?}");
-    running.server.stop().await.expect("it stops");
+    running.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_server_lets_nobody_in_without_the_runs_certificate() {
     let source = SourceServer::start().await;
     let backup = source.dump(&["postgres"], &[]).await;
@@ -99,10 +109,9 @@ async fn the_server_lets_nobody_in_without_the_runs_certificate() {
         assert!(!probe.detail.is_empty(), "{probe:?}");
     }
     assert_eq!(running.server.connections(), [""; 0], "the runner's own are left out");
-    running.server.stop().await.expect("it stops");
+    running.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_without_its_roles_is_restored_with_a_warning_for_each() {
     let source = SourceServer::start().await;
     source.sql(SHOP).await;
@@ -112,10 +121,9 @@ async fn a_backup_without_its_roles_is_restored_with_a_warning_for_each() {
     let subjects: Vec<&str> = restored.findings.iter().map(|finding| finding.subject.as_str()).collect();
     assert_eq!(subjects, ["roles", "app", "odd \"name"]);
     assert!(restored.findings.iter().all(|finding| finding.severity == Severity::Warning));
-    running.server.stop().await.expect("it stops");
+    running.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_the_dump_causes_fails_and_what_isolation_causes_does_not() {
     let source = SourceServer::start().await;
     source
@@ -142,7 +150,7 @@ async fn what_the_dump_causes_fails_and_what_isolation_causes_does_not() {
     assert_eq!(restored.findings.len(), 1, "{:?}", restored.findings);
     assert_eq!(restored.findings[0].severity, Severity::Warning);
     assert!(restored.findings[0].message.starts_with("blocked by isolation"), "{:?}", restored.findings);
-    running.server.stop().await.expect("it stops");
+    running.end().await;
 
     let mut roleless = source.dump(&["roleless"], &[]).await;
     roleless.files[0].1 = b"CREATE ROLE postgres;".to_vec();
@@ -152,7 +160,6 @@ async fn what_the_dump_causes_fails_and_what_isolation_causes_does_not() {
     assert!(stop.advice.expect("advice").contains("globals.sql"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_dump_fails_and_a_server_that_dies_is_no_verdict() {
     let source = SourceServer::start().await;
     source
@@ -178,4 +185,5 @@ async fn a_damaged_dump_fails_and_a_server_that_dies_is_no_verdict() {
     let stop = running.server.restore(&deadly.manifest, &Silent).await.expect_err("the server is gone");
     assert_ne!(stop.reason, Reason::RestoreFailed, "{stop:?}");
     assert!(stop.message.contains("PostgreSQL ended in the sandbox"), "{stop:?}");
+    running.end().await;
 }

@@ -1,16 +1,17 @@
 //! A throwaway server to capture from: on a socket in a directory of its own, gone when dropped.
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
 use drill::id::Sha256Digest;
 use drill::manifest::{ChunkTree, DumpFormat, Extension, FileEntry, Kind, Locale, Manifest, Part, Source};
-use drill::port::{Exec, ExecOutput, ExitStatus, Sandbox as _};
 use drivers::engine::postgresql::install::{Install, installs};
 
-use crate::host::HostSandbox;
+use crate::host::Host;
 
 pub(crate) struct SourceServer {
-    host: Arc<HostSandbox>,
+    host: Arc<Host>,
     pub(crate) install: Install,
     server: tokio::task::JoinHandle<()>,
 }
@@ -30,24 +31,31 @@ impl Drop for SourceServer {
 impl SourceServer {
     pub(crate) async fn start() -> Self {
         let install = installs().into_iter().next().expect("PostgreSQL is installed");
-        let host = Arc::new(HostSandbox::new());
-        let initdb =
-            [&install.program("initdb"), "-D", "/data", "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"];
-        checked(host.exec(Exec::new(initdb)).await.expect("initdb"));
-        let arguments =
+        let host = Arc::new(Host::new());
+        let words = |program: &str, arguments: &[&str]| {
+            let mut argv = vec![install.program(program)];
+            argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+            argv
+        };
+        let initdb = words("initdb", &["-D", "/data", "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8"]);
+        let template = crate::shared().join("source");
+        if !template.exists() {
+            checked(host.exec(&initdb).await);
+            copy(&host.path("data"), &template);
+        }
+        std::fs::remove_dir_all(host.path("data")).expect("removed");
+        copy(&template, &host.path("data"));
+        let listen =
             ["-D", "/data", "-k", "/tmp", "-c", "listen_addresses=", "-c", "fsync=off", "-c", "wal_level=logical"];
-        let mut argv = vec![install.program("postgres")];
-        argv.extend(arguments.map(str::to_owned));
-        let mut exec = Exec::new(argv);
-        exec.deadline = Duration::from_hours(1);
+        let serve = words("postgres", &listen);
         let inside = Arc::clone(&host);
         let server = tokio::spawn(async move {
-            inside.exec(exec).await.expect("postgres");
+            inside.exec(&serve).await;
         });
         let source = Self { host, install, server };
         for _ in 0..200 {
             let ready = source.tool("psql", &["-d", "postgres", "-c", "SELECT 1"]).await;
-            if ready.status == ExitStatus::Code(0) {
+            if ready.status.success() {
                 return source;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -55,11 +63,11 @@ impl SourceServer {
         panic!("the source server did not start");
     }
 
-    async fn tool(&self, program: &str, arguments: &[&str]) -> ExecOutput {
+    async fn tool(&self, program: &str, arguments: &[&str]) -> Output {
         let mut argv = vec![self.install.program(program), "-h".to_owned(), "/tmp".to_owned()];
         argv.extend(["-U", "postgres", "-p", "5432"].map(str::to_owned));
         argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        self.host.exec(Exec::new(argv)).await.expect("the tool runs")
+        self.host.exec(&argv).await
     }
 
     /// Runs a script; `\connect` is allowed.
@@ -119,12 +127,17 @@ impl SourceServer {
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp");
+    assert!(copied.success());
+}
+
 fn entry(path: &str) -> FileEntry {
     let nothing = Sha256Digest::of(b"");
     FileEntry { path: path.to_owned(), size: 0, sha256: nothing, tree: ChunkTree { chunk_size: 1, root: nothing } }
 }
 
-fn checked(output: ExecOutput) -> ExecOutput {
-    assert_eq!(output.status, ExitStatus::Code(0), "{}", String::from_utf8_lossy(&output.stderr));
+fn checked(output: Output) -> Output {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -1,7 +1,7 @@
 //! The restore: roles first, then each database, with the engine's own tools inside the sandbox. Everything that comes after
 //! it may be the dump's doing: a dump is a program that runs as superuser.
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use drill::finding::{Finding, Severity};
@@ -17,6 +17,8 @@ use super::server::{LONGEST, PostgresqlServer};
 use super::text::{identifier, literal, plain};
 use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, PORT, client};
 
+/// Tablespaces made for one database; it names one.
+const TABLESPACES: usize = 1;
 /// How often progress is told while a tool runs.
 const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -164,20 +166,60 @@ async fn restore_part(
         argv.push(format!("--jobs={}", server.jobs));
     }
     argv.push(dump(part)?);
-    let done = Arc::new(AtomicU64::new(0));
-    let counter = EntryCounter { parallel: std::sync::atomic::AtomicBool::new(false), done: Arc::clone(&done) };
-    let count = Arc::new(move |_: Output, line: &str| counter.line(line));
-    let (output, errors) = run(server, argv, count, || progress.set(done.load(Ordering::Relaxed).min(entries))).await?;
-    let findings =
-        judge(server, &format!("database {}", part.database), Some(&part.database), &output, errors, &[0, 1]).await?;
+    let mut findings = Vec::new();
+    let (output, errors) = loop {
+        let (output, errors) = restore_once(server, &argv, entries, progress).await?;
+        match missing_tablespace(&errors) {
+            Some(name) if findings.len() < TABLESPACES => {
+                make_tablespace(server, &name).await?;
+                let message = "the database's tablespace was made inside the data directory".to_owned();
+                let subject = format!("tablespace {}", plain(&name, 63));
+                findings.push(Finding { severity: Severity::Info, ..warning(Some(&part.database), &subject, message) });
+            }
+            _ => break (output, errors),
+        }
+    };
+    findings.extend(
+        judge(server, &format!("database {}", part.database), Some(&part.database), &output, errors, &[0, 1]).await?,
+    );
     progress.set(entries);
     Ok(findings)
+}
+
+async fn restore_once(
+    server: &PostgresqlServer,
+    argv: &[String],
+    entries: u64,
+    progress: &Share<'_>,
+) -> Result<(ExecOutput, Errors), Stop> {
+    let done = Arc::new(AtomicU64::new(0));
+    let counter = EntryCounter { parallel: AtomicBool::new(false), done: Arc::clone(&done) };
+    let count = Arc::new(move |_: Output, line: &str| counter.line(line));
+    run(server, argv.to_vec(), count, || progress.set(done.load(Ordering::Relaxed).min(entries))).await
+}
+
+/// A dump's CREATE DATABASE names its tablespace whatever `--no-tablespaces` says. Then it fails, and nothing was restored.
+fn missing_tablespace(errors: &Errors) -> Option<String> {
+    let (error, ..) = errors.sandbox.as_ref()?;
+    let name = error.message.strip_prefix("tablespace \"")?.strip_suffix("\" does not exist")?;
+    Some(name.to_owned())
+}
+
+/// In the data directory, because the sandbox has no other place.
+async fn make_tablespace(server: &PostgresqlServer, name: &str) -> Result<(), Stop> {
+    let make = format!("CREATE TABLESPACE {} LOCATION ''", identifier(name));
+    for statement in ["SET allow_in_place_tablespaces = on", &make, "RESET allow_in_place_tablespaces"] {
+        if let Err(error) = server.admin(MAINTENANCE_DATABASE, statement).await {
+            return Err(trouble(server, format!("making the database's tablespace: {error}")).await);
+        }
+    }
+    Ok(())
 }
 
 /// Counts an archive's entries as `--verbose` tells them. Once the parallel part has begun, the workers' own lines tell the
 /// same entries again.
 struct EntryCounter {
-    parallel: std::sync::atomic::AtomicBool,
+    parallel: AtomicBool,
     done: Arc<AtomicU64>,
 }
 
