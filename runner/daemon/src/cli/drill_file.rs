@@ -86,9 +86,9 @@ fn read(path: &Path) -> Result<String, LoadError> {
             // The bound cut a character; the size is what is wrong.
             return Ok(String::from_utf8_lossy(error.as_bytes()).into_owned());
         }
-        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
-        let line_start = error.as_bytes()[..good].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        Err(LoadError::NotUtf8 { path: path.to_owned(), line, byte: good - line_start + 1 })
+        let lines = error.as_bytes()[..good].split(|byte| *byte == b'\n');
+        let (line, byte) = lines.enumerate().last().map_or((1, 1), |(index, line)| (index + 1, line.len() + 1));
+        Err(LoadError::NotUtf8 { path: path.to_owned(), line, byte })
     })
 }
 
