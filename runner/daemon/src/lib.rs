@@ -3,4 +3,7 @@ pub mod agent;
 pub mod cli;
 pub mod evidence;
 pub mod executor;
+#[cfg(test)]
+mod sample;
+pub mod state_dir;
 pub mod wiring;

@@ -220,5 +220,6 @@ fn the_names_are_stable() {
             },
             "key": "self-made"
           }
-        }"#]].assert_eq(&serde_json::to_string_pretty(&statement).unwrap());
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&statement).unwrap());
 }
