@@ -27,7 +27,7 @@ pub fn evidence(events: &[Stamped], making: Making) -> Result<Statement, Stop> {
     let upto = concluded.ok_or_else(|| Stop::internal("there is no evidence of a run that was not concluded"))?;
     let state = State::replay(&events[..=upto]).map_err(|error| Stop::internal(error.to_string()))?;
     let summary = state.summary.clone().ok_or_else(|| Stop::internal("the conclusion of the run is lost"))?;
-    Ok(statement(state, summary, events[upto].at, making))
+    Ok(statement(&state, summary, events[upto].at, making))
 }
 
 /// `name` is the deleted file's.
@@ -40,25 +40,59 @@ pub fn tombstone(tombstone: Tombstone, name: String) -> Statement<Tombstone> {
     }
 }
 
-fn statement(state: State, summary: Summary, concluded: jiff::Timestamp, making: Making) -> Statement {
-    let recovery = recovery(&state, &summary);
-    let isolation = isolation(&state);
-    let leftovers = state.leftovers();
-    let teardown = teardown(&state);
-    let started = state.started;
+/// What a ledger says, in the words of evidence. A run need not be over to have some.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    pub drill: Drill,
+    pub recovery: Recovery,
+    pub artifact: Option<Artifact>,
+    pub quarantined: Option<Sha256Digest>,
+    pub phases: Vec<Phase>,
+    pub checks: Vec<Check>,
+    pub findings: Vec<Finding>,
+    pub plugins: Vec<Plugin>,
+    pub isolation: Isolation,
+    pub lease: Option<Lease>,
+    pub teardown: Vec<Teardown>,
+    pub connections_reported_by_restored_server: Vec<String>,
+}
+
+impl Facts {
+    pub fn of(state: &State) -> Self {
+        let started = state.started.clone();
+        Self {
+            drill: Drill {
+                name: started.drill,
+                digest: started.drill_digest,
+                file: started.drill_file,
+                labels: started.labels,
+            },
+            recovery: recovery(state),
+            artifact: state.artifact.clone().map(artifact),
+            quarantined: state.quarantined,
+            phases: state.phases.iter().cloned().map(phase).collect(),
+            checks: state.checks.iter().cloned().map(check).collect(),
+            findings: state.findings.iter().cloned().map(finding).collect(),
+            plugins: state.plugins.iter().cloned().map(plugin).collect(),
+            isolation: isolation(state),
+            lease: state.lease.clone().map(lease),
+            teardown: teardown(state),
+            connections_reported_by_restored_server: state.connections.clone(),
+        }
+    }
+}
+
+fn statement(state: &State, summary: Summary, concluded: jiff::Timestamp, making: Making) -> Statement {
+    let facts = Facts::of(state);
+    let started = &state.started;
     let subject = match &state.artifact {
         Some(artifact) => subject(artifact.name.clone(), artifact.digest),
         None => subject(format!("drill {}", started.drill), started.drill_digest),
     };
     let predicate = Predicate {
-        run: started.run,
-        drill: Drill {
-            name: started.drill,
-            digest: started.drill_digest,
-            file: started.drill_file,
-            labels: started.labels,
-        },
-        muster_version: started.muster_version,
+        run: started.run.clone(),
+        drill: facts.drill,
+        muster_version: started.muster_version.clone(),
         started: started.at,
         concluded,
         result: RunResult {
@@ -66,20 +100,20 @@ fn statement(state: State, summary: Summary, concluded: jiff::Timestamp, making:
             reason: summary.reason,
             message: summary.message,
             advice: summary.advice,
-            leftovers,
+            leftovers: state.leftovers(),
         },
-        recovery,
-        artifact: state.artifact.map(artifact),
-        quarantined: state.quarantined,
+        recovery: facts.recovery,
+        artifact: facts.artifact,
+        quarantined: facts.quarantined,
         // Whether it is in the middle of making evidence says nothing of the run.
-        phases: state.phases.into_iter().filter(|r| r.phase != crate::phase::Phase::Evidence).map(phase).collect(),
-        checks: state.checks.into_iter().map(check).collect(),
-        findings: state.findings.into_iter().map(finding).collect(),
-        plugins: state.plugins.into_iter().map(plugin).collect(),
-        isolation,
-        lease: state.lease.map(lease),
-        teardown,
-        connections_reported_by_restored_server: state.connections,
+        phases: facts.phases.into_iter().filter(|phase| phase.phase != crate::phase::Phase::Evidence).collect(),
+        checks: facts.checks,
+        findings: facts.findings,
+        plugins: facts.plugins,
+        isolation: facts.isolation,
+        lease: facts.lease,
+        teardown: facts.teardown,
+        connections_reported_by_restored_server: facts.connections_reported_by_restored_server,
         chain: making.chain,
         key: making.key,
     };
@@ -95,15 +129,16 @@ fn subject(name: String, digest: Sha256Digest) -> Subject {
     Subject { name, digest: SubjectDigest { sha256: digest.hex() } }
 }
 
-fn recovery(state: &State, summary: &Summary) -> Recovery {
+fn recovery(state: &State) -> Recovery {
+    let summary = state.summary.as_ref();
     let objectives = state.started.objectives;
     Recovery {
         fidelity: state.started.fidelity,
-        time_actual_milliseconds: summary.recovery_time_milliseconds,
+        time_actual_milliseconds: summary.and_then(|summary| summary.recovery_time_milliseconds),
         time_objective_milliseconds: objectives.recovery_time.map(milliseconds),
-        point_actual_milliseconds: summary.recovery_point_milliseconds,
+        point_actual_milliseconds: summary.and_then(|summary| summary.recovery_point_milliseconds),
         point_objective_milliseconds: objectives.recovery_point.map(milliseconds),
-        boundary_overhead_milliseconds: summary.boundary_overhead_milliseconds,
+        boundary_overhead_milliseconds: summary.and_then(|summary| summary.boundary_overhead_milliseconds),
     }
 }
 

@@ -8,7 +8,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use build::{Making, evidence, tombstone};
+pub use build::{Facts, Making, evidence, tombstone};
 pub use dsse::{Envelope, PAYLOAD_TYPE, Signature, pre_authentication_encoding};
 pub use statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
