@@ -301,9 +301,9 @@ impl Inner {
     }
 }
 
-fn owner(transaction: &Transaction<'_>, run: &RunId) -> Result<Option<Owner>, Failure> {
+fn owner(connection: &Connection, run: &RunId) -> Result<Option<Owner>, Failure> {
     let sql = "SELECT owner_pid, owner_start_ticks, owner_boot_id FROM runs WHERE run = ?1";
-    Ok(transaction.query_row(sql, [run.as_str()], |row| rows::owner(row, 0)).optional()?)
+    Ok(connection.query_row(sql, [run.as_str()], |row| rows::owner(row, 0)).optional()?)
 }
 
 fn write_event(transaction: &Transaction<'_>, run: &RunId, stamped: &Stamped) -> Result<(), Failure> {
