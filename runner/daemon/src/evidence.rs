@@ -1,1 +1,0 @@
-//! Signs evidence and checks it.
