@@ -1,1 +1,10 @@
-//! stub
+//! What the whole-program tests stand on: the real program, throwaway servers, and a look at what is left.
+mod backup;
+mod place;
+mod program;
+mod server;
+
+pub use backup::{Backup, sample};
+pub use place::Place;
+pub use program::{Finished, Muster, muster, program};
+pub use server::{Server, programs};

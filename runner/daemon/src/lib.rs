@@ -3,6 +3,7 @@ pub mod agent;
 pub mod cli;
 pub mod evidence;
 pub mod executor;
+pub mod owner;
 #[cfg(test)]
 mod sample;
 pub mod state_dir;

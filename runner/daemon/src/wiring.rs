@@ -1,1 +1,27 @@
 //! The one file that names a driver.
+use std::path::Path;
+use std::sync::Arc;
+
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use drivers::artifact::file::FileArtifacts;
+use drivers::credentials::embedded::Embedded;
+use drivers::engine::postgresql::PostgresqlEngine;
+use drivers::isolation::local::{LocalConfig, LocalIsolation};
+use drivers::store::sqlite::{Mode, SqliteStore};
+
+use crate::executor::Ports;
+
+/// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
+pub async fn local(state_directory: &Path) -> Result<Ports, Stop> {
+    let program = std::env::current_exe().or_stop(Reason::Internal, "finding muster's own program")?;
+    let config = LocalConfig::new(state_directory.to_owned(), program);
+    Ok(Ports {
+        artifacts: Arc::new(FileArtifacts),
+        isolation: Arc::new(LocalIsolation::new(config)?),
+        engine: Arc::new(PostgresqlEngine::new()),
+        credentials: Arc::new(Embedded::new()),
+        store: Arc::new(SqliteStore::open(&state_directory.join("muster.db"), Mode::ReadWrite)?),
+        state_directory: state_directory.to_owned(),
+    })
+}

@@ -3,6 +3,7 @@
 //! Start at [`spec::Drill`] (what is asked for), [`ledger`] (what a run owes) and [`port`] (what the outside must offer).
 pub mod agent;
 pub mod baseline;
+pub mod conclude;
 pub mod evidence;
 pub mod file;
 pub mod finding;

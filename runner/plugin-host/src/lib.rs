@@ -1,5 +1,19 @@
 //! Runs check plugins: WebAssembly components under the contract in `wit/`. The one crate that knows wasmtime.
 //!
-//! A check is given what [`Grants`] its drill named, through the traits of [`backend`]; whoever holds the database implements
-//! those. Every resource a guest can use is bounded by [`drill::spec::CheckLimits`].
+//! Start at [`Host`]. A check is given the grants its drill named, through the traits of [`backend`]; whoever holds the
+//! database implements those. Every resource a guest can use is bounded by [`drill::spec::CheckLimits`].
 pub mod backend;
+mod bindings;
+mod builtin;
+mod cache;
+mod guest;
+mod host;
+mod inspect;
+mod limits;
+mod meter;
+mod outcome;
+mod wasi;
+
+pub use builtin::{BUILTINS, builtin};
+pub use host::{Component, Description, Host, HostConfig, HostError, RunOutcome};
+pub use inspect::{Inspection, MAX_COMPONENT};

@@ -1,12 +1,114 @@
-//! The command line.
-pub mod evidence;
-pub mod quarantine;
-pub mod report;
-pub mod runs;
+//! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
+mod capture;
+mod doctor;
+mod drill_file;
+mod evidence;
+mod key;
+mod manifest;
+mod quarantine;
+mod reap;
+mod render;
+mod report;
+mod run;
+mod runs;
+mod schema;
 mod style;
+mod verify;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use clap::{Parser, Subcommand};
+use drill::stop::{Stop, chain};
+use drill::verdict::EXIT_NOTHING_BEGUN;
+
+use crate::agent::{PluginRunner, process};
+
+#[derive(Parser)]
+#[command(name = "muster", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Key(key::Args),
+    Capture(capture::Args),
+    Verify(verify::Args),
+    Run(run::Args),
+    Runs(runs::Args),
+    Report(report::Args),
+    Evidence(evidence::Args),
+    Quarantine(quarantine::Args),
+    Manifest(manifest::Args),
+    Doctor(doctor::Args),
+    Schema(schema::Args),
+    Reap(reap::Args),
+}
+
+/// The whole program.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    // Inside a sandbox muster is its own init, relay and agent: no runtime, no arguments for people.
+    if let Some(code) = drivers::isolation::local::inside::dispatch(std::env::args_os()) {
+        return code;
+    }
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return report_error(&Stop::internal("the TLS provider was installed twice"));
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
+        return agent();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stream is nobody's error here.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_NOTHING_BEGUN } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report_error(&Stop::internal(format!("starting the runtime: {error}"))),
+    };
+    let code = runtime.block_on(dispatch(cli.command));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code.unwrap_or_else(|stop| report_error(&stop))
+}
+
+/// What a sandbox runs beside the database: frames on standard input and output.
+fn agent() -> ExitCode {
+    match PluginRunner::new() {
+        Ok(runner) => process::main(process::SOCKET.into(), Arc::new(runner)),
+        Err(error) => report_error(&Stop::internal(format!("the plugin host does not start: {}", chain(&error)))),
+    }
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
+    match command {
+        Command::Key(args) => key::run(args).await,
+        Command::Capture(args) => capture::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Runs(args) => runs::run(args).await,
+        Command::Report(args) => report::run(args).await,
+        Command::Evidence(args) => evidence::run(args).await,
+        Command::Quarantine(args) => quarantine::run(args).await,
+        Command::Manifest(args) => manifest::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Schema(args) => Ok(schema::run(&args)),
+        Command::Reap(args) => reap::run(args).await,
+    }
+}
+
+/// The one place where an error of the command line is printed.
+fn report_error(stop: &Stop) -> ExitCode {
+    use std::io::Write;
+    let mut stderr = std::io::stderr().lock();
+    // Nobody listens: the exit code says it too.
+    let _ = writeln!(stderr, "error: {}", stop.message);
+    if let Some(advice) = &stop.advice {
+        let _ = writeln!(stderr, "  what to do: {advice}");
+    }
+    ExitCode::from(EXIT_NOTHING_BEGUN)
 }

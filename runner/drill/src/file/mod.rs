@@ -1,1 +1,64 @@
-//! Drill files: raw, then checked. (being written)
+//! Drill files: YAML text to a checked [`Drill`], or every problem of the file at once.
+//!
+//! A file becomes a tree that knows where everything stands (`tree`); the tree is compared with the one table of known keys
+//! (`shape`, by `form`), which is also the JSON Schema (`schema`); then values are read, defaults filled in, and combinations
+//! refused (`check`). [`render`] draws the problems for a person.
+mod check;
+mod cron;
+mod form;
+mod problem;
+mod rule;
+mod schema;
+mod shape;
+mod tree;
+
+pub use problem::{Place, Problem, Problems, render};
+pub use schema::json_schema;
+
+use crate::id::Sha256Digest;
+use crate::spec::{Drill, Enforcement};
+
+/// The plugins that ship inside muster.
+pub const BUILTIN_PLUGINS: &[&str] = &["row-count"];
+
+/// Name and plugin of the checks of a drill that names none.
+const DEFAULT_CHECKS: &[(&str, &str)] = &[("rows", "row-count")];
+
+/// Bytes that a drill file may have.
+pub const MAX_SIZE: usize = 1 << 20;
+
+/// What depends on who reads the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Where the file does not say: `muster run` warns, the daemon refuses.
+    pub enforcement: Enforcement,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { enforcement: Enforcement::BestEffort }
+    }
+}
+
+/// Reads a drill file. Time zones are looked up in the system's database.
+pub fn parse(text: &str, options: Options) -> Result<Drill, Problems> {
+    if text.len() > MAX_SIZE {
+        let problem = Problem::whole_file("the file is longer than the 1 MiB that a drill file may have");
+        return Err(problem.into());
+    }
+    let digest = Sha256Digest::of(text.as_bytes());
+    let root = tree::read(text.strip_prefix('\u{feff}').unwrap_or(text))?;
+    if root.value == tree::Value::Null {
+        return Err(Problem::whole_file("the file is empty").hint("`muster schema` prints what it may hold").into());
+    }
+    let mut problems = Problems::default();
+    form::check(&root, &shape::DRILL, &mut problems);
+    let drill = check::check(&root, digest, options, &mut problems);
+    match drill {
+        Some(drill) if problems.is_empty() => Ok(drill),
+        _ => {
+            problems.sort();
+            Err(problems)
+        }
+    }
+}

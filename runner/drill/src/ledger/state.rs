@@ -183,9 +183,10 @@ impl State {
         if self.summary.is_some() {
             return Err(illegal(format!("{resource} intended after the run was concluded")));
         }
-        if self.held.insert(resource, Held::Intended).is_some() {
+        if self.held.contains_key(&resource) {
             return Err(illegal(format!("{resource} intended twice")));
         }
+        self.held.insert(resource, Held::Intended);
         self.order.push(resource);
         Ok(())
     }

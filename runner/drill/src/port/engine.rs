@@ -45,6 +45,9 @@ pub trait Server: Send + Sync {
     /// A peer without the run's certificate is refused, one with a stranger's is refused, the runner's gets through.
     async fn probe(&self) -> Result<Vec<Probe>, Stop>;
 
+    /// The login of a role that can do nothing: for the agent to show that it gets through, before there is a lease.
+    async fn probe_identity(&self) -> Result<ClientIdentity, Stop>;
+
     /// A client certificate of the run's authority for `role`.
     fn identity(&self, role: &str, ttl: Duration) -> Result<ClientIdentity, Stop>;
 

@@ -27,6 +27,9 @@ pub trait Store: Send + Sync {
     /// Runs that have not ended, or that ended and still owe something.
     async fn unsettled(&self) -> Result<Vec<RunId>, Stop>;
 
+    /// Whose the run is by now: its first owner, or whoever took it over. None where there is no such run.
+    async fn owner(&self, run: &RunId) -> Result<Option<Owner>, Stop>;
+
     /// Makes `new` the owner of a run whose owner was `old`; false where somebody else was faster.
     async fn take_over(&self, run: &RunId, old: &Owner, new: &Owner) -> Result<bool, Stop>;
 

@@ -1,2 +1,3 @@
 //! Database engines.
+pub mod fake;
 pub mod postgresql;

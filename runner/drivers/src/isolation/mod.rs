@@ -1,2 +1,5 @@
-//! Places that can reach nothing.
+//! Places that can reach nothing. [`local`] is bubblewrap on this machine, [`fake`] is the same promise in memory, and
+//! [`contract`] is what every implementation must pass.
+pub mod contract;
+pub mod fake;
 pub mod local;

@@ -66,15 +66,13 @@ impl Trust {
         }
         let trusted =
             self.0.iter().map(|(name, key)| format!("{name} ({})", key.key_id())).collect::<Vec<_>>().join(", ");
-        Err(match seen_key {
-            Some(name) => refused(format!("{what} is not what {name} signed: it, or its signature, was changed"))
-                .advise("treat this backup as tampered with until you know who changed it"),
-            None => {
-                let signer = signer_id(signature).unwrap_or_else(|| "an unknown key".to_owned());
-                refused(format!("{what} is signed by {signer}, and trusted is only {trusted}"))
-                    .advise("if that key is yours, add its .pub file to the trusted keys")
-            }
-        })
+        let Some(name) = seen_key else {
+            let signer = signer_id(signature).unwrap_or_else(|| "an unknown key".to_owned());
+            return Err(refused(format!("{what} is signed by {signer}, and trusted is only {trusted}"))
+                .advise("if that key is yours, add its .pub file to the trusted keys"));
+        };
+        Err(refused(format!("{what} is not what {name} signed: it, or its signature, was changed"))
+            .advise("treat this backup as tampered with until you know who changed it"))
     }
 }
 

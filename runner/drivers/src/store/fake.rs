@@ -236,6 +236,10 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn owner(&self, run: &RunId) -> Result<Option<Owner>, Stop> {
+        self.read(|durable| durable.runs.get(run).map(|kept| kept.owner.clone())).await
+    }
+
     async fn take_over(&self, run: &RunId, old: &Owner, new: &Owner) -> Result<bool, Stop> {
         self.write(|durable, process| {
             let kept = durable.runs.get_mut(run).ok_or_else(|| fold::no_such_run(run))?;

@@ -53,8 +53,8 @@ fn muster_accepts_what_minisign_signs() {
 
     let signed = minisign(&["-S", "-W", "-s", "backup.key", "-m", "manifest.json", "-t", "by hand"], place.path());
     assert!(signed.status.success(), "{signed:?}");
-    let signer = trust.verify(b"{}\n", &signature(), "manifest.json").unwrap();
-    assert_eq!((signer.name.as_str(), signer.comment.as_str()), ("backup.pub", "by hand"));
+    let by_hand = trust.verify(b"{}\n", &signature(), "manifest.json").unwrap();
+    assert_eq!((by_hand.name.as_str(), by_hand.comment.as_str()), ("backup.pub", "by hand"));
 
     let legacy = minisign(&["-S", "-l", "-s", "backup.key", "-m", "manifest.json"], place.path());
     assert!(legacy.status.success(), "{legacy:?}");

@@ -113,6 +113,11 @@ impl Store for SqliteStore {
         self.with("read", |inner| rows::unsettled(&inner.connection)).await
     }
 
+    async fn owner(&self, run: &RunId) -> Result<Option<Owner>, Stop> {
+        let run = run.clone();
+        self.with("read", move |inner| owner(&inner.connection, &run)).await
+    }
+
     async fn take_over(&self, run: &RunId, old: &Owner, new: &Owner) -> Result<bool, Stop> {
         let (run, old, new) = (run.clone(), old.clone(), new.clone());
         self.with("written", move |inner| inner.take_over(run, &old, new)).await
@@ -296,9 +301,9 @@ impl Inner {
     }
 }
 
-fn owner(transaction: &Transaction<'_>, run: &RunId) -> Result<Option<Owner>, Failure> {
+fn owner(connection: &Connection, run: &RunId) -> Result<Option<Owner>, Failure> {
     let sql = "SELECT owner_pid, owner_start_ticks, owner_boot_id FROM runs WHERE run = ?1";
-    Ok(transaction.query_row(sql, [run.as_str()], |row| rows::owner(row, 0)).optional()?)
+    Ok(connection.query_row(sql, [run.as_str()], |row| rows::owner(row, 0)).optional()?)
 }
 
 fn write_event(transaction: &Transaction<'_>, run: &RunId, stamped: &Stamped) -> Result<(), Failure> {

@@ -1,0 +1,51 @@
+# Two commands stand for everything: `make demo` shows what muster does, `make test` proves it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Tests and demo use the same binary, cargo uses every core by itself, and two cores are what we count on.
+.NOTPARALLEL:
+
+# Where rustup puts cargo; a shell that was open before rustup came does not know it yet.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# Tests start servers of their own: more than a few at a time would only wait for each other.
+export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores > 4 ? 4 : cores)))
+
+# Components are embedded into muster from beside their sources, wherever else cargo may be told to build.
+PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
+MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
+
+.PHONY: help setup plugins build demo test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+
+demo: build ## a real backup: captured, drilled, damaged, refused (under three minutes after the build)
+	@MUSTER="$(abspath $(MUSTER))" scripts/demo
+
+test: setup lint ## everything: formatting, lints, and all tests against real servers and sandboxes
+	cargo test --workspace
+
+build: setup plugins ## the plugins, then muster, in target/debug
+	cargo build --workspace
+
+setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, minisign, Rust
+	@scripts/setup
+
+plugins: ## the WebAssembly components that muster embeds and the tests use
+	@for workspace in $(PLUGIN_WORKSPACES); do \
+	    echo "cargo build --release --target wasm32-wasip2 (in $$workspace)"; \
+	    (cd "$$workspace" && cargo build --release --target wasm32-wasip2 --target-dir target); \
+	done
+
+lint: plugins ## formatting and clippy, here and in the plugins
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@for workspace in $(PLUGIN_WORKSPACES); do \
+	    echo "cargo fmt, cargo clippy (in $$workspace)"; \
+	    (cd "$$workspace" && cargo fmt --all --check \
+	        && cargo clippy --release --target wasm32-wasip2 --target-dir target -- -D warnings); \
+	done
+
+clean: ## remove what was built
+	cargo clean
+	@for workspace in $(PLUGIN_WORKSPACES); do rm -rf "$$workspace/target"; done

@@ -1,0 +1,175 @@
+//! Counts every restored table and compares with what the backup's baseline, or the options, say.
+//!
+//! [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
+mod compare;
+mod options;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use compare::{Verdict, compare};
+use muster_check::report::{self, Finding, Severity};
+use muster_check::{Check, Conclusion, Failure, baseline, context, sql};
+use options::{Options, matches};
+use text::{count, plural};
+
+struct RowCount;
+
+impl Check for RowCount {
+    const NAME: &str = "row-count";
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const SUMMARY: &str = "Every table holds as many rows as when the backup was made.";
+    type Options = Options;
+
+    fn run(options: Options) -> Result<Conclusion, Failure> {
+        let baseline = baseline::available().then(|| baseline::tables().collect::<Vec<_>>());
+        if baseline.is_none() && options.expect.is_empty() {
+            return Ok(Conclusion::Inconclusive(
+                "the backup has no baseline of this database and `expect` names no table: there is nothing to compare \
+                 with; capture with muster, or set `options: { expect: { \"public.orders\": 1000 } }`"
+                    .to_owned(),
+            ));
+        }
+        let restored: BTreeMap<Name, Kind> =
+            context::tables().map(|table| ((table.schema, table.name), table.kind)).collect();
+        let has_baseline = baseline.is_some();
+        let plan = plan(&options, baseline.unwrap_or_default(), &restored)?;
+        if let Some(glob) = options.unmatched(plan.iter().map(|(name, _)| label(name))) {
+            return Ok(Conclusion::Inconclusive(format!("`tables`: `{glob}` matches no table that is known here")));
+        }
+        let tally = count_all(&options, &plan, &restored)?;
+        if has_baseline {
+            warn_of_strangers(&options, &plan, &restored);
+        }
+        let _ = report::set_metric("tables", &[], plan.len().try_into().map_or(f64::INFINITY, |n: u32| n.into()));
+        Ok(Conclusion::Completed(tally.summary()))
+    }
+}
+
+muster_check::check!(RowCount);
+
+/// Schema and name.
+type Name = (String, String);
+/// As `context` has it: `table`, `matview` …
+type Kind = String;
+
+fn label((schema, name): &Name) -> String {
+    format!("{schema}.{name}")
+}
+
+/// What is counted, with the rows expected, in the order of names.
+fn plan(
+    options: &Options,
+    baseline: Vec<baseline::Table>,
+    restored: &BTreeMap<Name, Kind>,
+) -> Result<Vec<(Name, u64)>, Failure> {
+    let mut expected: BTreeMap<Name, u64> =
+        baseline.into_iter().map(|table| ((table.schema, table.name), table.rows)).collect();
+    let labels: BTreeMap<String, Name> =
+        restored.keys().chain(expected.keys()).map(|name| (label(name), name.clone())).collect();
+    for (table, rows) in &options.expect {
+        // A table that exists on neither side is still expected: it is missing.
+        let name = labels.get(table).cloned().or_else(|| split(table));
+        let name =
+            name.ok_or_else(|| Failure::Options(format!("`expect`: `{table}` is not of the form `schema.table`")))?;
+        expected.insert(name, *rows);
+    }
+    if let Some(table) = options.tolerance.keys().find(|table| !expected.keys().any(|name| label(name) == **table)) {
+        return Err(Failure::Options(format!("`tolerance`: nothing is expected of `{table}`, is it misspelled?")));
+    }
+    expected.retain(|name, _| options.expect.contains_key(&label(name)) || matches(&options.tables, &label(name)));
+    Ok(expected.into_iter().collect())
+}
+
+fn split(table: &str) -> Option<Name> {
+    table.split_once('.').map(|(schema, name)| (schema.to_owned(), name.to_owned()))
+}
+
+#[derive(Default)]
+struct Tally {
+    tables: u64,
+    rows: u64,
+    different: u64,
+}
+
+impl Tally {
+    fn summary(&self) -> String {
+        let mut line = format!("{}, {}", plural(self.tables, "table"), plural(self.rows, "row"));
+        if self.different > 0 {
+            line.push_str(&format!(", {} not as in the backup", count(self.different)));
+        }
+        line
+    }
+}
+
+fn count_all(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, Kind>) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    let total = plan.len() as u64;
+    for (done, (name, expected)) in (0..).zip(plan) {
+        report::set_progress(done, Some(total), "tables");
+        tally.tables += 1;
+        let found = count_one(name, restored)?;
+        let tolerance = options.tolerance.get(&label(name)).copied().unwrap_or_default();
+        match found {
+            Count::Rows(rows) => {
+                tally.rows = tally.rows.saturating_add(rows);
+                let verdict = compare(*expected, rows, tolerance);
+                tally.different += u64::from(matches!(verdict, Verdict::Different(_)));
+                match verdict {
+                    Verdict::Same => {}
+                    Verdict::Tolerated(message) => tell(name, Severity::Info, message, *expected, Some(rows)),
+                    Verdict::Different(message) => tell(name, Severity::Failure, message, *expected, Some(rows)),
+                }
+            }
+            Count::None(why) => {
+                tally.different += 1;
+                let message = format!("{} expected, but {why}", plural(*expected, "row"));
+                tell(name, Severity::Failure, message, *expected, None);
+            }
+        }
+    }
+    report::set_progress(total, Some(total), "tables");
+    Ok(tally)
+}
+
+enum Count {
+    Rows(u64),
+    /// There is nothing to count, and that is a finding.
+    None(String),
+}
+
+fn count_one(name: &Name, restored: &BTreeMap<Name, Kind>) -> Result<Count, Failure> {
+    match restored.get(name).map(String::as_str) {
+        None => return Ok(Count::None("the table is missing".to_owned())),
+        // Counting it would ask another server, and a root has no rows of its own.
+        Some(kind @ ("foreign" | "partitioned")) => {
+            return Ok(Count::None(format!("a table of kind `{kind}` is in its place")));
+        }
+        Some(_) => {}
+    }
+    let statement = format!("SELECT pg_catalog.count(*) FROM ONLY {}", sql::quote(&name.0, &name.1));
+    match sql::one::<i64>(&statement, &[]) {
+        Ok(rows) => Ok(Count::Rows(u64::try_from(rows).unwrap_or_default())),
+        // 55000: a matview that was restored without data. Class XX: the server found damage.
+        Err(error) if error.code.as_deref().is_some_and(|code| code == "55000" || code.starts_with("XX")) => {
+            Ok(Count::None(format!("it cannot be read: {}", sql::describe(&error))))
+        }
+        Err(error) => Err(Failure::Other(format!("counting {} failed: {}", label(name), sql::describe(&error)))),
+    }
+}
+
+fn tell(name: &Name, severity: Severity, message: String, expected: u64, found: Option<u64>) {
+    let mut details = vec![("expected".to_owned(), expected.to_string())];
+    details.extend(found.map(|rows| ("found".to_owned(), rows.to_string())));
+    report::add_finding(&Finding { severity, subject: label(name), message, details });
+}
+
+/// Tables that nobody expected. Matviews are left out: the baseline does not list those that had no data.
+fn warn_of_strangers(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, Kind>) {
+    let planned: BTreeSet<&Name> = plan.iter().map(|(name, _)| name).collect();
+    for (name, kind) in restored {
+        if kind == "table" && !planned.contains(name) && matches(&options.tables, &label(name)) {
+            report::warning(label(name), "the table was restored, but the baseline does not have it");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a drill may ask for.
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// Exact rows by `schema.table`; stands above the baseline.
+    pub expect: BTreeMap<String, u64>,
+    /// How far a count may be from what is expected, by `schema.table`: rows, or a share such as `1%`.
+    pub tolerance: BTreeMap<String, Tolerance>,
+    /// Globs of `schema.table` (`*` any text, `?` any character) that choose from the baseline; empty: all.
+    pub tables: Vec<String>,
+}
+
+impl Options {
+    /// The first glob that chose nothing: a misspelled one must not pass as a check that looked.
+    pub(crate) fn unmatched(&self, chosen: impl Iterator<Item = String>) -> Option<&str> {
+        let chosen: Vec<String> = chosen.collect();
+        self.tables.iter().map(String::as_str).find(|pattern| !chosen.iter().any(|label| glob(pattern, label)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "Written")]
+pub(crate) enum Tolerance {
+    Rows(u64),
+    /// Millionths of the rows expected: `1%` is 10,000.
+    Share(u64),
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self::Rows(0)
+    }
+}
+
+impl Tolerance {
+    pub(crate) fn rows(self, expected: u64) -> u64 {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Share(millionths) => {
+                u64::try_from(u128::from(expected) * u128::from(millionths) / 1_000_000).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+/// As it stands in the drill file.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Written {
+    Rows(u64),
+    Share(#[schemars(regex(pattern = r"^\d{1,3}(\.\d{1,4})?%$"))] String),
+}
+
+impl JsonSchema for Tolerance {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Tolerance".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Written::json_schema(generator)
+    }
+}
+
+impl TryFrom<Written> for Tolerance {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Rows(rows) => Ok(Self::Rows(rows)),
+            Written::Share(text) => share(&text)
+                .map(Self::Share)
+                .ok_or_else(|| format!("`{text}` is neither a number of rows nor a share from `0%` to `100%`")),
+        }
+    }
+}
+
+/// `1%`, `0.5%`: at most four decimals, so that the arithmetic is exact.
+fn share(text: &str) -> Option<u64> {
+    let (whole, decimals) = text.strip_suffix('%').map(|number| number.split_once('.').unwrap_or((number, "0")))?;
+    let digits = |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(());
+    digits(whole).and(digits(decimals)).filter(|()| whole.len() <= 3 && decimals.len() <= 4)?;
+    let millionths = whole.parse::<u64>().ok()? * 10_000 + format!("{decimals:0<4}").parse::<u64>().ok()?;
+    (millionths <= 1_000_000).then_some(millionths)
+}
+
+/// No glob chooses all.
+pub(crate) fn matches(globs: &[String], label: &str) -> bool {
+    globs.is_empty() || globs.iter().any(|pattern| glob(pattern, label))
+}
+
+/// `*` is any text, `?` any one character. Takes time in the product of the lengths at worst.
+fn glob(pattern: &str, label: &str) -> bool {
+    let (pattern, label): (Vec<char>, Vec<char>) = (pattern.chars().collect(), label.chars().collect());
+    let (mut at, mut from) = (0, 0);
+    // Where the last star stood, and how much of the label it has taken.
+    let mut star: Option<(usize, usize)> = None;
+    while from < label.len() {
+        match (pattern.get(at), star) {
+            (Some('*'), _) => {
+                star = Some((at, from));
+                at += 1;
+            }
+            (Some(&wanted), _) if wanted == '?' || wanted == label[from] => (at, from) = (at + 1, from + 1),
+            (_, Some((position, taken))) => {
+                star = Some((position, taken + 1));
+                (at, from) = (position + 1, taken + 1);
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern[at..].iter().all(|&rest| rest == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_written() {
+        let read = |text| serde_json::from_str::<Options>(text);
+        let options = read(r#"{"expect": {"a.b": 3}, "tolerance": {"a.b": "0.5%", "a.c": 10}}"#).expect("valid");
+        assert_eq!(options.tolerance["a.b"], Tolerance::Share(5_000));
+        assert_eq!(options.tolerance["a.c"], Tolerance::Rows(10));
+        assert!(read(r#"{"expects": {}}"#).expect_err("unknown").to_string().contains("unknown field `expects`"));
+        for bad in ["1", "%", "101%", "-1%", "1.%", "1.00001%", "+1%", "1.5.5%"] {
+            let error = read(&format!(r#"{{"tolerance": {{"a.b": "{bad}"}}}}"#)).expect_err(bad).to_string();
+            assert!(error.contains("neither a number of rows nor a share"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn shares_round_down_and_never_overflow() {
+        assert_eq!(Tolerance::Share(10_000).rows(1_050), 10);
+        assert_eq!(Tolerance::Share(1_000_000).rows(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn globs_choose_tables() {
+        for (pattern, label, chosen) in [
+            ("*", "public.orders", true),
+            ("public.*", "public.orders", true),
+            ("public.*", "publicorders", false),
+            ("*.order?", "public.orders", true),
+            ("*.order?", "public.order", false),
+            ("p*c.*s", "public.orders", true),
+            ("p*c.*x", "public.orders", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob(pattern, label), chosen, "{pattern} {label}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! One restored database: the connection that holds the snapshot, and the connections of the checks that join it.
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use drill::agent::ClientIdentity;
+use plugin_host::backend::{Error, TableInfo};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::catalog;
+use super::check::CheckSql;
+use super::connection::Connection;
+use super::fault::host;
+use super::session::Session;
+use super::tls::Door;
+
+/// How long the tasks of a database may take to end.
+const CLOSE: Duration = Duration::from_secs(10);
+/// Of muster's own statements.
+const CATALOG: Duration = Duration::from_mins(2);
+
+/// The identity that connections are made with; a new lease replaces it.
+pub(in crate::agent) type SharedIdentity = Arc<RwLock<ClientIdentity>>;
+
+pub(in crate::agent) struct Database {
+    holder: Session,
+    opening: Opening,
+    tasks: TaskTracker,
+    deadline: Instant,
+    tables: Vec<TableInfo>,
+}
+
+/// All that a new connection into the snapshot needs.
+#[derive(Clone)]
+pub(super) struct Opening {
+    socket: PathBuf,
+    identity: SharedIdentity,
+    database: String,
+    encoding: &'static str,
+    snapshot: String,
+    deadline: Instant,
+}
+
+impl Opening {
+    fn door(&self) -> Result<Door, Error> {
+        Door::new(&self.socket, &self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn connect(&self) -> Result<(Door, Connection), Error> {
+        let door = self.door()?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let connection = Connection::open(&door, &self.database, self.encoding, left).await?;
+        Ok((door, connection))
+    }
+
+    pub(super) async fn open(&self) -> Result<(Door, Session), Error> {
+        let (door, connection) = self.connect().await?;
+        let (session, _) = in_time(Session::begin(connection, Some(&self.snapshot))).await?;
+        Ok((door, session))
+    }
+}
+
+impl Database {
+    /// Logs in, takes the snapshot and reads which tables there are.
+    pub(in crate::agent) async fn open(
+        socket: &Path,
+        identity: SharedIdentity,
+        database: &str,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let mut opening = Opening {
+            socket: socket.to_owned(),
+            identity,
+            database: database.to_owned(),
+            encoding: "UTF8",
+            snapshot: String::new(),
+            deadline,
+        };
+        let (_, mut connection) = opening.connect().await?;
+        if connection.server_encoding() == "SQL_ASCII" {
+            // Its bytes have no encoding; asked for as UTF-8, the first byte beyond ASCII would fail.
+            connection.close().await;
+            opening.encoding = "SQL_ASCII";
+            (_, connection) = opening.connect().await?;
+        }
+        let (mut holder, snapshot) = in_time(Session::begin(connection, None)).await?;
+        opening.snapshot = snapshot;
+        let tables = in_time(catalog::tables(&mut holder)).await?;
+        Ok(Self { holder, opening, tasks: TaskTracker::new(), deadline, tables })
+    }
+
+    pub(in crate::agent) fn server_version(&self) -> &str {
+        self.holder.connection().server_version()
+    }
+
+    pub(in crate::agent) fn tables(&self) -> &[TableInfo] {
+        &self.tables
+    }
+
+    /// The `sql` of one check, whose statements end at `deadline`.
+    pub(in crate::agent) fn sql(&self, deadline: Instant) -> CheckSql {
+        let (sql, task) = CheckSql::new(self.opening.clone(), deadline.min(self.deadline));
+        self.tasks.spawn(task);
+        sql
+    }
+
+    /// Waits for the checks' connections, then lets the snapshot go.
+    pub(in crate::agent) async fn close(self) {
+        self.tasks.close();
+        if tokio::time::timeout(CLOSE, self.tasks.wait()).await.is_err() {
+            eprintln!("muster agent: a connection to {} did not end in time", self.opening.database);
+        }
+        self.holder.close().await;
+    }
+}
+
+/// Whether a login works, for the probe: the database need not hold anything.
+pub(in crate::agent) async fn login(socket: &Path, identity: &ClientIdentity, database: &str) -> Result<(), Error> {
+    let door = Door::new(socket, identity)?;
+    Connection::open(&door, database, "UTF8", CATALOG).await?.close().await;
+    Ok(())
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let slow = || host(format!("the database did not answer within {}", drill::unit::duration(CATALOG)));
+    tokio::time::timeout(CATALOG, work).await.map_err(|_| slow())?
+}

@@ -1,0 +1,141 @@
+//! From a path to a checked drill: the only place where a drill file is read from disk.
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use drill::file::{MAX_SIZE, Options, Problems, render};
+use drill::spec::Drill;
+use drill::verdict::EXIT_NOTHING_BEGUN;
+
+/// Why there is no drill. Nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("failed to read drill file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{} is not UTF-8: byte {byte} on line {line} is not part of any character", path.display())]
+    NotUtf8 { path: PathBuf, line: usize, byte: usize },
+    #[error("{} is not a drill", path.display())]
+    Invalid {
+        path: PathBuf,
+        text: String,
+        #[source]
+        problems: Problems,
+    },
+}
+
+impl LoadError {
+    /// What a person reads, with a line feed at its end.
+    pub fn render(&self, color: bool) -> String {
+        let lines = match self {
+            Self::Invalid { path, text, problems } => {
+                return render(problems, &path.display().to_string(), text, color);
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                format!("{self}: it does not exist\n  name a drill file; `muster schema` prints what one may hold")
+            }
+            Self::Read { source, .. } => format!("{self}: {source}"),
+            Self::NotAFile { .. } => format!("{self}\n  name one YAML file; each file declares one drill"),
+            Self::NotUtf8 { .. } => format!("{self}\n  save it as UTF-8"),
+        };
+        format!("error: {lines}\n")
+    }
+
+    /// Prints it to stderr; the exit code says that nothing was begun.
+    pub fn report(&self) -> ExitCode {
+        let mut stderr = io::stderr().lock();
+        let color = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let _ = stderr.write_all(self.render(color).as_bytes());
+        ExitCode::from(EXIT_NOTHING_BEGUN)
+    }
+}
+
+/// Reads and checks a drill file. Gives the drill, the file's absolute path, and the directory that relative paths in it
+/// start from. Symlinks are left alone: paths are relative to where the user sees the file.
+pub fn load(path: &Path, options: Options) -> Result<(Drill, PathBuf, PathBuf), LoadError> {
+    let text = read(path)?;
+    let drill = drill::file::parse(&text, options).map_err(|problems| LoadError::Invalid {
+        path: path.to_owned(),
+        text,
+        problems,
+    })?;
+    let absolute = std::path::absolute(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let directory = absolute.parent().unwrap_or(&absolute).to_owned();
+    Ok((drill, absolute, directory))
+}
+
+/// At most one byte more than a drill file may have, so that the check of its size has something to see.
+fn read(path: &Path) -> Result<String, LoadError> {
+    let failed = |source| LoadError::Read { path: path.to_owned(), source };
+    // Opening a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(LoadError::NotAFile { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let too_long = bytes.len() > MAX_SIZE;
+    String::from_utf8(bytes).or_else(|error| {
+        let good = error.utf8_error().valid_up_to();
+        if too_long && error.utf8_error().error_len().is_none() {
+            // The bound cut a character; the size is what is wrong.
+            return Ok(String::from_utf8_lossy(error.as_bytes()).into_owned());
+        }
+        let lines = error.as_bytes()[..good].split(|byte| *byte == b'\n');
+        let (line, byte) = lines.enumerate().last().map_or((1, 1), |(index, line)| (index + 1, line.len() + 1));
+        Err(LoadError::NotUtf8 { path: path.to_owned(), line, byte })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "\
+apiVersion: muster.dev/v1
+kind: Drill
+metadata: { name: orders }
+spec: { source: { manifest: latest/manifest.json, trustedKeys: [{ file: backup.pub }] } }
+";
+
+    fn written(contents: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("orders.yaml");
+        fs::write(&path, contents).expect("a new file");
+        (folder, path)
+    }
+
+    fn refused(path: &Path) -> String {
+        load(path, Options::default()).expect_err("it is refused").render(false)
+    }
+
+    #[test]
+    fn a_drill_comes_with_the_directory_that_its_paths_start_from() {
+        let (folder, path) = written(SMALLEST.as_bytes());
+        let (drill, file, directory) = load(&path, Options::default()).expect("it is a drill");
+        assert_eq!(drill.name.as_str(), "orders");
+        assert_eq!(drill.digest, drill::id::Sha256Digest::of(SMALLEST.as_bytes()));
+        assert_eq!((file.as_path(), directory.as_path()), (path.as_path(), folder.path()));
+    }
+
+    #[test]
+    fn what_is_no_drill_is_refused_in_words() {
+        let (folder, path) = written(b"kind: Drill\nname: \xff\n");
+        assert!(refused(&path).contains("not UTF-8: byte 7 on line 2"), "{}", refused(&path));
+        assert!(refused(&folder.path().join("absent.yaml")).contains("it does not exist"));
+        assert!(refused(folder.path()).contains("is not a regular file"));
+
+        let (_folder, path) = written(b"kind: Dril\n");
+        let answer = refused(&path);
+        assert!(answer.starts_with(&format!("error: 4 problems in {}\n", path.display())), "{answer}");
+        assert!(answer.contains(" 1 | kind: Dril\n     |       ^^^^ write Drill\n"), "{answer}");
+
+        let (_folder, path) = written("ü".repeat(MAX_SIZE).as_bytes());
+        assert!(refused(&path).contains("longer than the 1 MiB"), "{}", refused(&path));
+    }
+}

@@ -1,0 +1,27 @@
+//! `muster schema`.
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use drill::verdict::EXIT_NOTHING_BEGUN;
+
+/// Print the JSON Schema of drill files
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  muster schema > drill.schema.json\n\nAn editor that speaks YAML completes and checks drill \
+                        files that begin with\n  # yaml-language-server: $schema=drill.schema.json"
+)]
+pub struct Args {}
+
+pub fn run(_: &Args) -> ExitCode {
+    let mut text = format!("{:#}", drill::file::json_schema());
+    text.push('\n');
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "error: failed to write the schema: {error}");
+            ExitCode::from(EXIT_NOTHING_BEGUN)
+        }
+    }
+}

@@ -1,0 +1,273 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use drill::agent::{FromAgent, Job, JobCheck, JobDatabase, LeaseGrant};
+use drill::finding::Finding;
+use drill::id::Sha256Digest;
+use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
+use drill::manifest::Manifest;
+use drill::phase::Phase;
+use drill::port::{LeaseRequest, Server};
+use drill::spec::{Check, Drill, Grant, Plugin};
+use drill::stop::{OrStop, Stop};
+use drill::unit;
+use drill::verdict::Reason;
+use plugin_host::{Host, HostConfig};
+use tokio::time::Instant;
+
+use super::observe::Update;
+use super::phases::{Baselines, Context, interrupted, phase};
+use crate::agent::AgentLink;
+
+/// Bytes that a component may have.
+const MAX_COMPONENT: u64 = 16 << 20;
+/// Bytes of one baseline that are read and sent.
+const MAX_BASELINE: u64 = 256 << 20;
+/// How long checks may take to say what they saw after a first signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A check whose component was read, whose digest is right and whose imports are granted.
+pub struct Loaded {
+    pub check: Check,
+    pub component: Vec<u8>,
+    pub digest: Sha256Digest,
+    pub grants: BTreeSet<Grant>,
+}
+
+impl Loaded {
+    pub(super) fn record(&self) -> PluginRecord {
+        let from = match &self.check.plugin {
+            Plugin::Builtin(name) => format!("builtin:{name}"),
+            Plugin::File { path, .. } => path.clone(),
+        };
+        let grants = self.grants.iter().map(|grant| grant.as_str().to_owned()).collect();
+        PluginRecord { check: self.check.name.clone(), from, digest: self.digest, grants }
+    }
+}
+
+/// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
+pub fn load_checks(drill: &Drill, base: &Path) -> Result<Vec<Loaded>, Stop> {
+    let host = Host::new(HostConfig::default()).or_stop(Reason::Internal, "starting the plugin host")?;
+    drill.checks.iter().map(|check| load(check, base, &host)).collect()
+}
+
+fn load(check: &Check, base: &Path, host: &Host) -> Result<Loaded, Stop> {
+    let name = &check.name;
+    let component = match &check.plugin {
+        Plugin::Builtin(builtin) => plugin_host::builtin(builtin)
+            .ok_or_else(|| Stop::internal(format!("check `{name}`: there is no builtin plugin `{builtin}`")))?
+            .to_vec(),
+        Plugin::File { path, sha256 } => {
+            let path = base.join(path);
+            let bytes = read_bounded(&path, MAX_COMPONENT)
+                .or_stop(Reason::Internal, format!("check `{name}`: reading the plugin {}", path.display()))?;
+            let found = Sha256Digest::of(&bytes);
+            if found != *sha256 {
+                return Err(Stop::internal(format!(
+                    "check `{name}`: {} is not the plugin that the drill pins: its digest is {found}",
+                    path.display()
+                ))
+                .advise("if this plugin is the one you mean, put that digest into the drill file"));
+            }
+            bytes
+        }
+    };
+    let inspection = host.inspect(&component).or_stop(Reason::Internal, format!("check `{name}`"))?;
+    let grants = match &check.plugin {
+        Plugin::Builtin(_) => inspection.grants,
+        Plugin::File { .. } => {
+            let missing: Vec<&str> =
+                inspection.grants.difference(&check.grants).map(|grant| grant.as_str()).collect();
+            if !missing.is_empty() {
+                let line = missing.iter().map(|grant| format!("{grant}: {{}}")).collect::<Vec<_>>().join(", ");
+                return Err(Stop::internal(format!(
+                    "check `{name}` imports what the drill does not grant: {}",
+                    missing.join(", ")
+                ))
+                .advise(format!("if it may have that, add to the check: grants: {{ {line} }}")));
+            }
+            check.grants.clone()
+        }
+    };
+    Ok(Loaded { check: check.clone(), digest: Sha256Digest::of(&component), component, grants })
+}
+
+fn read_bounded(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        return Err(std::io::Error::other(format!("it is larger than {}", unit::size(limit))));
+    }
+    Ok(bytes)
+}
+
+/// Hands the lease and the plugins to the agent and writes down what it sees.
+pub(super) async fn validate(
+    context: &Context<'_>,
+    manifest: &Manifest,
+    baselines: &Baselines,
+    server: &dyn Server,
+    request: &LeaseRequest,
+) -> Result<(), Stop> {
+    let work = async {
+        let mut agent = context.live.parts().agent.take().ok_or_else(|| Stop::internal("there is no agent"))?;
+        let seen = run_checks(context, &mut agent, manifest, baselines, server, request).await;
+        context.live.parts().agent = Some(agent);
+        seen?;
+        context.journal.append(Event::Connections { lines: server.connections() }).await?;
+        let note = note(context);
+        Ok(((), note))
+    };
+    phase(context, Phase::Validate, context.request.drill.deadlines.validate, work).await
+}
+
+fn note(context: &Context<'_>) -> String {
+    let state = context.journal.state();
+    let checks = unit::plural(u64::try_from(state.checks.len()).unwrap_or(u64::MAX), "check");
+    let warnings = state.findings.iter().filter(|f| f.severity == drill::finding::Severity::Warning).count();
+    let failures = state.findings.iter().filter(|f| f.severity == drill::finding::Severity::Failure).count();
+    match (failures, warnings) {
+        (0, 0) => checks,
+        (failures, warnings) => format!("{checks}, {failures} failures, {warnings} warnings"),
+    }
+}
+
+async fn run_checks(
+    context: &Context<'_>,
+    agent: &mut AgentLink,
+    manifest: &Manifest,
+    baselines: &Baselines,
+    server: &dyn Server,
+    request: &LeaseRequest,
+) -> Result<(), Stop> {
+    let lease = context.live.parts().lease.clone().ok_or_else(|| Stop::internal("there is no lease"))?;
+    let mut databases = Vec::new();
+    for database in &request.databases {
+        let baseline = match baselines.get(database) {
+            Some(bytes) => Some(agent.send_blob(bytes).await?),
+            None => None,
+        };
+        databases.push(JobDatabase { name: database.clone(), baseline });
+    }
+    let mut checks = Vec::new();
+    for loaded in &context.request.checks {
+        checks.push(JobCheck {
+            name: loaded.check.name.clone(),
+            component: agent.send_blob(&loaded.component).await?,
+            grants: loaded.grants.iter().copied().collect(),
+            limits: loaded.check.limits,
+            options: loaded.check.options.clone(),
+        });
+    }
+    let started_at = context.journal.state().started.at;
+    let drill = &context.request.drill;
+    let job = Job {
+        run: context.journal.run(),
+        drill: drill.name.clone(),
+        engine: context.ports.engine.name().to_owned(),
+        started_at,
+        snapshot_time: Some(manifest.snapshot_time),
+        recovery_point_objective_ms: drill
+            .objectives
+            .recovery_point
+            .map(|objective| u64::try_from(objective.as_millis()).unwrap_or(u64::MAX)),
+        databases,
+        checks,
+        deadline: drill.deadlines.validate,
+    };
+    agent.lease(lease.grant).await?;
+    drive(context, agent, job, server, request).await
+}
+
+/// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.
+async fn drive(
+    context: &Context<'_>,
+    agent: &mut AgentLink,
+    job: Job,
+    server: &dyn Server,
+    request: &LeaseRequest,
+) -> Result<(), Stop> {
+    let control = agent.control();
+    let job = agent.run_job(job, async |event| record(context, event).await);
+    let mut job = std::pin::pin!(job);
+    let mut renewal = tokio::time::interval(request.ttl * 2 / 3);
+    // The first tick is at once, and the lease is new.
+    renewal.tick().await;
+    let mut grace = None;
+    loop {
+        let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
+        tokio::select! {
+            ended = &mut job => {
+                ended?;
+                return if grace.is_some() { Err(interrupted(Phase::Validate)) } else { Ok(()) };
+            }
+            () = context.cancel.asked(), if grace.is_none() => {
+                control.cancel().await?;
+                grace = Some(Instant::now() + GRACE);
+            }
+            () = context.cancel.insisted() => return Err(interrupted(Phase::Validate)),
+            () = tokio::time::sleep_until(patience), if grace.is_some() => return Err(interrupted(Phase::Validate)),
+            _ = renewal.tick() => control.lease(renew(context, server, request).await?).await?,
+        }
+    }
+}
+
+async fn renew(context: &Context<'_>, server: &dyn Server, request: &LeaseRequest) -> Result<LeaseGrant, Stop> {
+    let expires_at = context.ports.credentials.renew(request, server).await?;
+    let mut parts = context.live.parts();
+    let lease = parts.lease.as_mut().ok_or_else(|| Stop::internal("there is no lease to renew"))?;
+    lease.grant.expires_at = expires_at;
+    Ok(lease.grant.clone())
+}
+
+/// The baselines as they were staged and verified, by database. Read before the staged copy is handed to the sandbox.
+pub(super) fn baselines(manifest: &Manifest, staging: &Path) -> Result<Baselines, Stop> {
+    let mut baselines = Baselines::new();
+    for part in &manifest.parts {
+        let Some(entry) = &part.baseline else { continue };
+        let bytes = read_bounded(&staging.join(&entry.path), MAX_BASELINE)
+            .or_stop(Reason::Internal, "reading the staged baseline")?;
+        if Sha256Digest::of(&bytes) != entry.sha256 {
+            // Its chunk tree agreed, so whoever signed the manifest wrote another digest beside it.
+            return Err(Stop::new(
+                Reason::ArtifactRefused,
+                format!("`{}` is not what the manifest's sha256 says", entry.path),
+            ));
+        }
+        baselines.insert(part.database.clone(), bytes);
+    }
+    Ok(baselines)
+}
+
+async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
+    let journal = context.journal;
+    match event {
+        FromAgent::Finding { check, database, severity, subject, message, details } => {
+            let finding = Finding { source: check, database: Some(database), severity, subject, message, details };
+            journal.append(Event::Finding(finding)).await
+        }
+        FromAgent::CheckEnded { check, database, outcome, usage } => {
+            journal.append(Event::CheckEnded(CheckEnded { check, database, outcome, usage })).await
+        }
+        FromAgent::Progress { check, database, done, total, unit } => {
+            journal.observer().update(Update::Check { name: &check, database: &database, done, total, unit: &unit });
+            Ok(())
+        }
+        FromAgent::Log { check, message, .. } => {
+            journal.observer().update(Update::Log { check: &check, message: &message });
+            Ok(())
+        }
+        FromAgent::CheckStarted { check, database } => {
+            journal.observer().update(Update::Check { name: &check, database: &database, done: 0, total: None, unit: "" });
+            Ok(())
+        }
+        // Exported by the daemon once it serves metrics; the evidence holds findings only.
+        FromAgent::Metric { .. } | FromAgent::Ready | FromAgent::Probed { .. } | FromAgent::Done { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,372 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use drill::conclude::deadline;
+use drill::id::Sha256Digest;
+use drill::ledger::{Artifact, Event, PhaseOutcome, Resource};
+use drill::manifest::Manifest;
+use drill::phase::Phase;
+use drill::port::{
+    EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage,
+};
+use drill::proof::IsolationProof;
+use drill::spec::{Isolation, Limits};
+use drill::stop::Stop;
+use drill::unit;
+use drill::verdict::Reason;
+
+use super::journal::Journal;
+use super::run::Request;
+use super::{Cancel, Ports, checks};
+use crate::agent::AgentLink;
+
+/// Each database's baseline, as it was staged and verified.
+pub(super) type Baselines = BTreeMap<String, Vec<u8>>;
+
+/// How long a broken boundary may take to be noticed after it made something else fail.
+const AFTERSHOCK: Duration = Duration::from_millis(300);
+
+/// What every phase of one run shares.
+pub(super) struct Context<'a> {
+    pub(super) request: &'a Request,
+    pub(super) ports: &'a Ports,
+    pub(super) journal: &'a Journal,
+    pub(super) live: &'a Live,
+    pub(super) cancel: &'a Cancel,
+    pub(super) begun: Instant,
+}
+
+/// What teardown needs of the objects that phases made; survives a panic in a phase.
+#[derive(Default)]
+pub(super) struct Live(Mutex<LiveParts>);
+
+#[derive(Default)]
+pub(super) struct LiveParts {
+    pub(super) sandbox: Option<Arc<dyn Sandbox>>,
+    pub(super) server: Option<Arc<dyn Server>>,
+    pub(super) agent: Option<AgentLink>,
+    pub(super) lease_request: Option<LeaseRequest>,
+    pub(super) lease: Option<Lease>,
+}
+
+impl Live {
+    pub(super) fn parts(&self) -> MutexGuard<'_, LiveParts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn into_parts(self) -> LiveParts {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Every phase before teardown, in order. The first that stops ends the work.
+pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
+    let (opened, opening) = open(context).await?;
+    let plan = preflight(context, &opened).await?;
+    let storage = acquire_storage(context).await?;
+    let (verified, provisioned) =
+        tokio::join!(verify(context, &opened, &storage, opening), sandbox(context, plan.as_ref()));
+    let baselines = verified?;
+    let server = provisioned?;
+    probe(context, server.as_ref()).await?;
+    let databases = restore(context, &opened.manifest, server.as_ref()).await?;
+    let request = lease(context, server.as_ref(), databases).await?;
+    checks::validate(context, &opened.manifest, &baselines, server.as_ref(), &request).await
+}
+
+/// Runs one phase between its two events, under its deadline. A signal, a broken boundary or a dead server end it too.
+pub(super) async fn phase<T>(
+    context: &Context<'_>,
+    phase: Phase,
+    allowed: Duration,
+    work: impl Future<Output = Result<(T, String), Stop>>,
+) -> Result<T, Stop> {
+    context.journal.append(Event::PhaseStarted { phase }).await?;
+    let begun = Instant::now();
+    let result = tokio::select! {
+        // A signal wins over a phase that ends at the same time.
+        biased;
+        () = context.cancel.asked(), if phase != Phase::Validate => Err(interrupted(phase)),
+        stop = broken(context.live) => Err(stop),
+        result = tokio::time::timeout(allowed, work) => match result {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(stop)) => Err(first_cause(context.live, stop).await),
+            Err(_) => Err(deadline(phase, allowed, context.begun.elapsed(), &context.journal.state())),
+        },
+    };
+    let (outcome, result) = match result {
+        Ok((value, note)) => (PhaseOutcome::Done { note }, Ok(value)),
+        Err(stop) => (PhaseOutcome::Stopped(stop.clone()), Err(stop)),
+    };
+    context.journal.phase_ended(phase, begun.elapsed(), outcome).await?;
+    result
+}
+
+pub(super) fn interrupted(phase: Phase) -> Stop {
+    Stop::new(Reason::Interrupted, format!("interrupted by a signal during {phase}"))
+}
+
+/// Resolves when the sandbox or its server is gone or has hit a limit.
+async fn broken(live: &Live) -> Stop {
+    let (sandbox, server) = {
+        let parts = live.parts();
+        (parts.sandbox.clone(), parts.server.clone())
+    };
+    match (sandbox, server) {
+        (None, _) => std::future::pending().await,
+        (Some(sandbox), None) => sandbox.breach().await,
+        (Some(sandbox), Some(server)) => tokio::select! {
+            biased;
+            stop = sandbox.breach() => stop,
+            stop = server.gone() => stop,
+        },
+    }
+}
+
+/// A phase that fails because the sandbox ran out of something says so, and not what followed from it.
+async fn first_cause(live: &Live, stop: Stop) -> Stop {
+    let sandbox = live.parts().sandbox.clone();
+    let Some(sandbox) = sandbox else { return stop };
+    match tokio::time::timeout(AFTERSHOCK, sandbox.breach()).await {
+        Ok(breach) if breach.reason == Reason::LimitReached => breach,
+        Ok(_) | Err(_) => stop,
+    }
+}
+
+/// Reads the manifest and checks its signature. Its time counts as part of verify.
+async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
+    let begun = Instant::now();
+    let drill = &context.request.drill;
+    let base = context.request.drill_file.parent().unwrap_or(std::path::Path::new("/"));
+    let opening = tokio::time::timeout(drill.deadlines.verify, context.ports.artifacts.open(&drill.source, base));
+    let result = match opening.await {
+        Ok(result) => result,
+        Err(_) => Err(Stop::new(Reason::SourceUnreachable, "the backup's manifest could not be read within the deadline")),
+    };
+    match result {
+        Ok(opened) => {
+            context.journal.append(Event::Artifact(artifact(&opened))).await?;
+            Ok((opened, begun.elapsed()))
+        }
+        Err(stop) => {
+            context.journal.append(Event::PhaseStarted { phase: Phase::Verify }).await?;
+            context.journal.phase_ended(Phase::Verify, begun.elapsed(), PhaseOutcome::Stopped(stop.clone())).await?;
+            if stop.reason == Reason::ArtifactRefused {
+                context.journal.raise("artifact-refused", &stop).await?;
+            }
+            Err(stop)
+        }
+    }
+}
+
+fn artifact(opened: &Opened) -> Artifact {
+    let manifest = &opened.manifest;
+    Artifact {
+        digest: opened.digest,
+        name: manifest.name.clone(),
+        location: opened.location.clone(),
+        signed_by: opened.signed_by.clone(),
+        size: manifest.total_size(),
+        snapshot_time: manifest.snapshot_time,
+        source_version: manifest.source.version.clone(),
+        databases: manifest.parts.iter().map(|part| part.database.clone()).collect(),
+    }
+}
+
+/// Compares before anything is made.
+async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn EnginePlan>, Stop> {
+    let drill = &context.request.drill;
+    let work = async {
+        refuse_quarantined(context, opened).await?;
+        let plan = context.ports.engine.plan(&opened.manifest, &drill.engine).await?;
+        let limits = limits(context);
+        let template = context.ports.isolation.template(&limits)?;
+        let isolation = context.ports.isolation.name().to_owned();
+        let digest = Sha256Digest::of(template.as_bytes());
+        context.journal.append(Event::Template { isolation, digest }).await?;
+
+        let survey = context.ports.isolation.survey(&limits).await?;
+        context.journal.append(Event::Limits { limits: survey.limits }).await?;
+        for warning in survey.warnings {
+            context.journal.warn("preflight", "limits", warning).await?;
+        }
+        for finding in plan.findings() {
+            context.journal.append(Event::Finding(finding)).await?;
+        }
+        let needed = plan.disk_estimate().saturating_add(opened.manifest.total_size());
+        if needed > survey.free_disk {
+            let (needed, free) = (unit::size(needed), unit::size(survey.free_disk));
+            return Err(Stop::new(
+                Reason::SandboxUnfit,
+                format!("the restore is expected to need {needed} of disk and {free} is free"),
+            )
+            .advise("free some space, or point MUSTER_STATE_DIR at a larger file system"));
+        }
+        context.ports.credentials.warm_up().await?;
+        for check in &context.request.checks {
+            context.journal.append(Event::Plugin(check.record())).await?;
+        }
+        let note = format!("{}, {} free", plan.note(), unit::size(survey.free_disk));
+        Ok((plan, note))
+    };
+    phase(context, Phase::Preflight, drill.deadlines.preflight, work).await
+}
+
+/// The same manifest at another place is another copy.
+async fn refuse_quarantined(context: &Context<'_>, opened: &Opened) -> Result<(), Stop> {
+    let entries = context.ports.store.quarantined().await?;
+    let hit = entries.iter().find(|entry| entry.digest == opened.digest && entry.location == opened.location);
+    match hit {
+        None => Ok(()),
+        Some(entry) => Err(Stop::new(
+            Reason::Quarantined,
+            format!("this backup was quarantined by {}: {}", entry.run, entry.why),
+        )
+        .advise(format!(
+            "once the copy at {} is right again: muster quarantine release {}",
+            entry.location, entry.digest
+        ))),
+    }
+}
+
+fn limits(context: &Context<'_>) -> Limits {
+    match context.request.drill.isolation {
+        Isolation::Local(limits) => limits,
+    }
+}
+
+async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
+    context.journal.append(Event::Intended { resource: Resource::Storage }).await?;
+    let storage = context.ports.isolation.prepare(&context.journal.run()).await?;
+    let handle = storage.handle.clone();
+    context.journal.append(Event::Acquired { resource: Resource::Storage, handle }).await?;
+    Ok(storage)
+}
+
+/// Stages what it hashes. Runs beside the sandbox's start; nothing is delivered before it has ended well.
+async fn verify(
+    context: &Context<'_>,
+    opened: &Opened,
+    storage: &Storage,
+    opening: Duration,
+) -> Result<Baselines, Stop> {
+    let drill = &context.request.drill;
+    let work = async {
+        // The manifest was read and its signature checked before preflight: that time is verify's.
+        let progress = context.journal.progress(Phase::Verify);
+        opened.artifact.stage(&storage.staging, &progress).await?;
+        let baselines = checks::baselines(&opened.manifest, &storage.staging)?;
+        let age = unit::duration(
+            Duration::try_from(jiff::Timestamp::now().duration_since(opened.manifest.snapshot_time)).unwrap_or_default(),
+        );
+        let size = unit::size(opened.manifest.total_size());
+        let note = format!("{size}, {}, signed by {}, taken {age} ago", opened.digest.short(), opened.signed_by);
+        Ok((baselines, note))
+    };
+    let result = phase(context, Phase::Verify, drill.deadlines.verify.saturating_sub(opening), work).await;
+    if let Err(stop) = &result
+        && stop.reason == Reason::ArtifactRefused
+    {
+        quarantine(context, opened, stop).await?;
+    }
+    result
+}
+
+async fn quarantine(context: &Context<'_>, opened: &Opened, stop: &Stop) -> Result<(), Stop> {
+    let entry = Quarantine {
+        digest: opened.digest,
+        location: opened.location.clone(),
+        run: context.journal.run(),
+        why: stop.message.clone(),
+        at: jiff::Timestamp::now(),
+    };
+    context.ports.store.quarantine(&entry).await?;
+    context.journal.append(Event::Quarantined { digest: opened.digest }).await?;
+    context.journal.raise("artifact-refused", stop).await
+}
+
+/// An isolated place with an empty server in it, and the agent beside it.
+async fn sandbox(context: &Context<'_>, plan: &dyn EnginePlan) -> Result<Arc<dyn Server>, Stop> {
+    let drill = &context.request.drill;
+    let journal = context.journal;
+    let work = async {
+        journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
+        let spec = SandboxSpec { run: journal.run(), limits: limits(context), inputs: plan.inputs() };
+        let sandbox = context.ports.isolation.provision(spec).await?;
+        context.live.parts().sandbox = Some(Arc::clone(&sandbox));
+        journal.append(Event::Acquired { resource: Resource::Sandbox, handle: sandbox.handle() }).await?;
+
+        journal.append(Event::Intended { resource: Resource::Agent }).await?;
+        let process = sandbox.run_agent().await?;
+        journal.append(Event::Acquired { resource: Resource::Agent, handle: process.handle.clone() }).await?;
+        let (agent, server) = tokio::try_join!(AgentLink::start(process), plan.serve(Arc::clone(&sandbox)))?;
+        let mut parts = context.live.parts();
+        parts.agent = Some(agent);
+        parts.server = Some(Arc::clone(&server));
+        Ok((server, "an empty server, the agent beside it".to_owned()))
+    };
+    phase(context, Phase::Sandbox, drill.deadlines.sandbox, work).await
+}
+
+/// Proves isolation before the first backup byte is loaded.
+async fn probe(context: &Context<'_>, server: &dyn Server) -> Result<(), Stop> {
+    let work = async {
+        let (sandbox, mut agent) = {
+            let mut parts = context.live.parts();
+            (parts.sandbox.clone(), parts.agent.take())
+        };
+        let (Some(sandbox), Some(link)) = (sandbox, agent.as_mut()) else {
+            return Err(Stop::internal("the probe has no sandbox to prove"));
+        };
+        let targets = sandbox.probe_targets();
+        let identity = server.probe_identity().await?;
+        let probed = tokio::try_join!(sandbox.probe(), server.probe(), link.probe(targets, identity));
+        context.live.parts().agent = agent;
+        let (inside, database, beside) = probed?;
+        let proof = IsolationProof { probes: [inside, database, beside].concat() };
+        context.journal.append(Event::Isolation(proof.clone())).await?;
+        proof.judge()?;
+        let (closed, controls) = (proof.closed(), proof.controls());
+        Ok(((), format!("isolated: {closed} probes closed, {controls} controls open")))
+    };
+    phase(context, Phase::Probe, context.request.drill.deadlines.sandbox, work).await
+}
+
+/// Delivers what was verified and restores it. Ends when the databases serve.
+async fn restore(context: &Context<'_>, manifest: &Manifest, server: &dyn Server) -> Result<Vec<String>, Stop> {
+    let work = async {
+        let sandbox = context.live.parts().sandbox.clone();
+        let sandbox = sandbox.ok_or_else(|| Stop::internal("the restore has no sandbox"))?;
+        sandbox.deliver().await?;
+        let progress = context.journal.progress(Phase::Restore);
+        let restored = server.restore(manifest, &progress).await?;
+        for finding in restored.findings {
+            context.journal.append(Event::Finding(finding)).await?;
+        }
+        Ok((restored.databases, restored.note))
+    };
+    phase(context, Phase::Restore, context.request.drill.deadlines.restore, work).await
+}
+
+/// Makes the login that checks use, and proves what it cannot do.
+async fn lease(context: &Context<'_>, server: &dyn Server, databases: Vec<String>) -> Result<LeaseRequest, Stop> {
+    let drill = &context.request.drill;
+    let work = async {
+        let ttl = drill.credentials.ttl();
+        let not_after = jiff::Timestamp::now() + drill.deadlines.lease + drill.deadlines.validate;
+        let request = LeaseRequest { run: context.journal.run(), databases, ttl, not_after };
+        context.live.parts().lease_request = Some(request.clone());
+        context.journal.append(Event::Intended { resource: Resource::Lease }).await?;
+        let lease = context.ports.credentials.issue(&request, server).await?;
+        context.live.parts().lease = Some(lease.clone());
+        let handle = serde_json::json!({ "role": lease.grant.identity.role });
+        context.journal.append(Event::Acquired { resource: Resource::Lease, handle }).await?;
+        context.journal.append(Event::Lease(lease.proof.clone())).await?;
+        lease.proof.judge()?;
+        let refused = unit::plural(u64::try_from(lease.proof.attempts.len()).unwrap_or(u64::MAX), "attempt");
+        Ok((request, format!("read-only for {}, {refused} to do more held", unit::duration(ttl))))
+    };
+    phase(context, Phase::Lease, drill.deadlines.lease, work).await
+}

@@ -1,0 +1,279 @@
+//! What a run's ledger adds up to: one verdict, one reason, one sentence. Pure, so that the normal end and the recovery of a
+//! killed run conclude alike.
+use std::time::Duration;
+
+use crate::agent::CheckOutcome;
+use crate::finding::{Finding, Severity};
+use crate::ledger::{CheckEnded, PhaseOutcome, State, Summary};
+use crate::phase::Phase;
+use crate::spec::Fidelity;
+use crate::stop::Stop;
+use crate::unit;
+use crate::verdict::{Reason, Verdict};
+
+/// The last phase before teardown: a run whose ledger does not show its end was cut off.
+const LAST: Phase = Phase::Validate;
+
+pub fn conclude(state: &State) -> Summary {
+    let times = Times::of(state);
+    let stop = worst(&candidates(state, &times)).unwrap_or_else(|| proven(state));
+    Summary {
+        verdict: stop.reason.verdict(),
+        reason: stop.reason,
+        message: stop.message,
+        advice: stop.advice,
+        recovery_time_milliseconds: times.recovery_time.map(milliseconds),
+        recovery_point_milliseconds: times.recovery_point.map(milliseconds),
+        boundary_overhead_milliseconds: times.boundary_overhead.map(milliseconds),
+    }
+}
+
+/// Why a deadline ends a run depends on whether the objective had passed by then.
+pub fn deadline(phase: Phase, allowed: Duration, elapsed: Duration, state: &State) -> Stop {
+    let objective = state.started.objectives.recovery_time.filter(|_| state.started.fidelity == Fidelity::Production);
+    let message = format!("{phase} did not end within its deadline of {}", unit::duration(allowed));
+    match objective {
+        Some(objective) if elapsed > objective && before_ready(phase) => Stop::new(
+            Reason::DeadlineAfterObjective,
+            format!("{message}, and the objective of {} had passed", unit::duration(objective)),
+        ),
+        Some(_) | None => Stop::new(Reason::Deadline, message)
+            .advise(format!("if the time is well spent, raise `deadlines: {{ {phase}: … }}` in the drill file")),
+    }
+}
+
+/// Recovery time and recovery point actual, and what the boundaries cost.
+struct Times {
+    recovery_time: Option<Duration>,
+    recovery_point: Option<Duration>,
+    boundary_overhead: Option<Duration>,
+}
+
+impl Times {
+    fn of(state: &State) -> Self {
+        let done = |phase| match state.phase(phase)?.ended.as_ref()? {
+            (duration, PhaseOutcome::Done { .. }) => Some(*duration),
+            (_, PhaseOutcome::Stopped(_)) => None,
+        };
+        // Verify and sandbox run side by side: the longer one is on the critical path.
+        let recovery_time = done(Phase::Verify)
+            .zip(done(Phase::Sandbox))
+            .zip(done(Phase::Restore))
+            .map(|((verify, sandbox), restore)| verify.max(sandbox) + restore);
+        let recovery_point = state
+            .artifact
+            .as_ref()
+            .and_then(|artifact| Duration::try_from(state.started.at.duration_since(artifact.snapshot_time)).ok());
+        let boundary_overhead = done(Phase::Probe).map(|probe| probe + done(Phase::Lease).unwrap_or_default());
+        Self { recovery_time, recovery_point, boundary_overhead }
+    }
+}
+
+fn candidates(state: &State, times: &Times) -> Vec<Stop> {
+    let mut stops: Vec<Stop> = state
+        .phases
+        .iter()
+        .filter(|record| record.phase != Phase::Teardown)
+        .filter_map(|record| match &record.ended {
+            Some((_, PhaseOutcome::Stopped(stop))) => Some(stop.clone()),
+            Some((_, PhaseOutcome::Done { .. })) | None => None,
+        })
+        .collect();
+    if stops.is_empty() && !state.phase(LAST).is_some_and(|record| record.ended.is_some()) {
+        let during = state.phases.iter().rev().find(|record| record.phase != Phase::Teardown && record.ended.is_none());
+        let place = during.map_or("before its first phase".to_owned(), |record| format!("during {}", record.phase));
+        stops.push(Stop::new(Reason::Interrupted, format!("muster itself was ended {place}")));
+    }
+    stops.extend(failed_checks(&state.findings));
+    stops.extend(state.checks.iter().filter_map(inconclusive_check));
+    stops.extend(exceeded(state, times));
+    stops
+}
+
+fn failed_checks(findings: &[Finding]) -> Option<Stop> {
+    let failures: Vec<&Finding> = findings.iter().filter(|finding| finding.severity == Severity::Failure).collect();
+    let first = failures.first()?;
+    let more = match failures.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {} more)", unit::plural(u64::try_from(more).unwrap_or(u64::MAX), "failure")),
+    };
+    Some(Stop::new(Reason::CheckFailed, format!("{}: {}: {}{more}", first.source, first.subject, first.message)))
+}
+
+fn inconclusive_check(check: &CheckEnded) -> Option<Stop> {
+    let name = &check.check;
+    match &check.outcome {
+        CheckOutcome::Completed { .. } | CheckOutcome::Cancelled => None,
+        CheckOutcome::Inconclusive { why } => {
+            Some(Stop::new(Reason::CheckInconclusive, format!("{name} cannot tell: {why}")))
+        }
+        CheckOutcome::Trapped { why } => Some(Stop::new(Reason::CheckInconclusive, format!("{name} crashed: {why}"))),
+        CheckOutcome::Refused { why } => Some(Stop::new(Reason::CheckInconclusive, format!("{name}: {why}"))),
+        CheckOutcome::LimitReached { limit, used, allowed, advice } => Some(
+            Stop::new(Reason::LimitReached, format!("{name} reached its limit of {limit}: {used} of {allowed}"))
+                .advise(advice.clone()),
+        ),
+    }
+}
+
+fn exceeded(state: &State, times: &Times) -> Vec<Stop> {
+    let objectives = state.started.objectives;
+    let mut stops = Vec::new();
+    let mut compare = |what: &str, actual: Option<Duration>, objective: Option<Duration>| {
+        if let (Some(actual), Some(objective)) = (actual, objective)
+            && actual > objective
+        {
+            let (actual, objective) = (unit::duration(actual), unit::duration(objective));
+            stops.push(Stop::new(
+                Reason::ObjectiveExceeded,
+                format!("{what} {actual} exceeds its objective of {objective}"),
+            ));
+        }
+    };
+    if state.started.fidelity == Fidelity::Production {
+        compare("recovery time", times.recovery_time, objectives.recovery_time);
+    }
+    compare("recovery point", times.recovery_point, objectives.recovery_point);
+    stops
+}
+
+/// Failed before inconclusive; among equals the first, which is the one that happened first.
+fn worst(stops: &[Stop]) -> Option<Stop> {
+    let failed = stops.iter().find(|stop| stop.reason.verdict() == Verdict::Failed);
+    failed.or_else(|| stops.first()).cloned()
+}
+
+fn proven(state: &State) -> Stop {
+    let checks = unit::plural(u64::try_from(state.checks.len()).unwrap_or(u64::MAX), "check");
+    Stop::new(Reason::Proven, format!("the backup was restored and {checks} passed"))
+}
+
+fn before_ready(phase: Phase) -> bool {
+    matches!(phase, Phase::Verify | Phase::Sandbox | Phase::Restore)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Artifact, Event, Owner, RunStarted, Stamped};
+    use crate::spec::Objectives;
+
+    fn state(events: &[Event]) -> State {
+        let at: jiff::Timestamp = "2026-11-22T02:15:00Z".parse().expect("a time");
+        let started = RunStarted {
+            run: "orders-20261122t021500z-aaaa".parse().expect("a run"),
+            drill: "orders".parse().expect("a name"),
+            drill_digest: crate::id::Sha256Digest::of(b""),
+            drill_file: "/drills/orders.yaml".to_owned(),
+            labels: Default::default(),
+            at,
+            owner: Owner { pid: 1, start_ticks: 1, boot_id: String::new() },
+            muster_version: "0".to_owned(),
+            fidelity: Fidelity::Production,
+            objectives: Objectives {
+                recovery_time: Some(Duration::from_secs(60)),
+                recovery_point: Some(Duration::from_hours(24)),
+            },
+            evidence_directory: String::new(),
+        };
+        let mut state = State::new(started);
+        for (sequence, event) in events.iter().enumerate() {
+            let sequence = u64::try_from(sequence).expect("few events") + 2;
+            state.apply(&Stamped { sequence, at, event: event.clone() }).expect("a legal event");
+        }
+        state
+    }
+
+    fn phase(phase: Phase, seconds: u64) -> [Event; 2] {
+        let outcome = PhaseOutcome::Done { note: String::new() };
+        [Event::PhaseStarted { phase }, Event::PhaseEnded { phase, duration: Duration::from_secs(seconds), outcome }]
+    }
+
+    fn whole(restore_seconds: u64) -> Vec<Event> {
+        let times = [
+            (Phase::Preflight, 1),
+            (Phase::Verify, 9),
+            (Phase::Sandbox, 4),
+            (Phase::Probe, 2),
+            (Phase::Restore, restore_seconds),
+            (Phase::Lease, 1),
+            (Phase::Validate, 5),
+        ];
+        times.into_iter().flat_map(|(p, s)| phase(p, s)).collect()
+    }
+
+    fn finding(severity: Severity) -> Event {
+        Event::Finding(Finding {
+            source: "rows".to_owned(),
+            database: None,
+            severity,
+            subject: "public.orders".to_owned(),
+            message: "1 row fewer".to_owned(),
+            details: Vec::new(),
+        })
+    }
+
+    fn trapped() -> Event {
+        Event::CheckEnded(CheckEnded {
+            check: "rows".to_owned(),
+            database: "d".to_owned(),
+            outcome: CheckOutcome::Trapped { why: "unreachable".to_owned() },
+            usage: Default::default(),
+        })
+    }
+
+    #[test]
+    fn a_whole_run_is_proven_and_its_recovery_time_is_the_critical_path() {
+        let summary = conclude(&state(&whole(20)));
+        assert_eq!(summary.reason, Reason::Proven);
+        assert_eq!(summary.recovery_time_milliseconds, Some(29_000));
+        assert_eq!(summary.boundary_overhead_milliseconds, Some(3_000));
+    }
+
+    #[test]
+    fn a_slow_restore_exceeds_its_objective() {
+        let summary = conclude(&state(&whole(52)));
+        assert_eq!((summary.verdict, summary.reason), (Verdict::Failed, Reason::ObjectiveExceeded));
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_is_interrupted_and_never_failed() {
+        for length in 0..whole(20).len() {
+            let summary = conclude(&state(&whole(20)[..length]));
+            assert_eq!((summary.verdict, summary.reason), (Verdict::Inconclusive, Reason::Interrupted), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_a_check_saw_outweighs_what_another_could_not_tell() {
+        let mut events = whole(20);
+        events.insert(0, trapped());
+        assert_eq!(conclude(&state(&events)).reason, Reason::CheckInconclusive);
+        events.insert(1, finding(Severity::Warning));
+        assert_eq!(conclude(&state(&events)).reason, Reason::CheckInconclusive);
+        events.insert(1, finding(Severity::Failure));
+        assert_eq!(conclude(&state(&events)).reason, Reason::CheckFailed);
+    }
+
+    #[test]
+    fn an_old_backup_exceeds_the_recovery_point() {
+        let mut events = whole(20);
+        events.push(Event::Artifact(Artifact {
+            digest: crate::id::Sha256Digest::of(b""),
+            name: "orders".to_owned(),
+            location: "/b".to_owned(),
+            signed_by: "k".to_owned(),
+            size: 1,
+            snapshot_time: "2026-11-20T02:15:00Z".parse().expect("a time"),
+            source_version: "15.18".to_owned(),
+            databases: vec!["d".to_owned()],
+        }));
+        let summary = conclude(&state(&events));
+        assert_eq!(summary.reason, Reason::ObjectiveExceeded);
+        assert_eq!(summary.message, "recovery point 2 d exceeds its objective of 1 d");
+    }
+}

@@ -1,0 +1,256 @@
+//! From a tree to a [`Drill`]: fills in defaults and refuses what each key allows and all of them together do not.
+//!
+//! Form has been checked before, and has said what it had to say; what cannot be read here is taken as left out.
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::problem::{Problem, Problems};
+use super::tree::Node;
+use super::{DEFAULT_CHECKS, Options, rule};
+use crate::id::{DrillName, Sha256Digest};
+use crate::spec::{
+    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, Enforcement, Fidelity, Grant, Isolation, Limits,
+    Missed, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
+};
+use crate::unit;
+
+const DEFAULT_JOBS: u32 = 2;
+const DEFAULT_PROCESSES: u32 = 200;
+const DEFAULT_TTL: Duration = Duration::from_mins(15);
+
+/// None where form was so wrong that there is no name; `problems` says why.
+pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problems: &mut Problems) -> Option<Drill> {
+    let metadata = root.get("metadata");
+    let name: Option<DrillName> = metadata.get("name").and_then(Node::text).and_then(|name| name.parse().ok());
+    let spec = root.get("spec");
+    let deadlines = deadlines(spec.get("deadlines"));
+    let schedule = spec.get("schedule").map(|schedule| self::schedule(schedule, problems));
+    let engine = postgresql(spec.get("engine").get("postgresql"), problems);
+    let checks = checks(spec.get("checks"), spec.get("deadlines"), deadlines, problems);
+    Some(Drill {
+        // Last, because without a name there is still much to be said.
+        name: name?,
+        labels: texts(metadata.get("labels")),
+        digest,
+        schedule,
+        objectives: objectives(spec.get("objectives")),
+        source: source(spec.get("source")),
+        engine,
+        isolation: local(spec.get("isolation").get("local"), options),
+        credentials: credentials(spec.get("credentials")),
+        checks,
+        deadlines,
+    })
+}
+
+/// Walks through what may be absent.
+trait Get<'a> {
+    fn get(self, name: &str) -> Option<&'a Node>;
+}
+
+impl<'a> Get<'a> for Option<&'a Node> {
+    fn get(self, name: &str) -> Option<&'a Node> {
+        self?.get(name)
+    }
+}
+
+fn schedule(node: &Node, problems: &mut Problems) -> Schedule {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let missed = match node.get("missed").and_then(Node::text) {
+        Some("run-once") => Missed::RunOnce,
+        _ => Missed::Skip,
+    };
+    let start_deadline = duration(Some(node), "startDeadline");
+    if let (Missed::Skip, Some(start_deadline)) = (missed, node.get("startDeadline")) {
+        problems.push(
+            Problem::at(
+                start_deadline.place,
+                "`startDeadline` says how late a missed run may start, and missed runs are skipped",
+            )
+            .hint("add `missed: run-once`, or remove it"),
+        );
+    }
+    let blackout = node.get("blackout").map(Node::items).unwrap_or_default().iter().filter_map(|entry| {
+        let cron = entry.get("cron")?.text()?.to_owned();
+        Some(Blackout { cron, duration: duration(Some(entry), "duration")? })
+    });
+    Schedule {
+        cron: text("cron").unwrap_or_default(),
+        timezone: text("timezone").unwrap_or_else(|| "UTC".to_owned()),
+        jitter: duration(Some(node), "jitter").unwrap_or_default(),
+        start_deadline,
+        missed,
+        blackout: blackout.collect(),
+    }
+}
+
+fn objectives(node: Option<&Node>) -> Objectives {
+    Objectives { recovery_time: duration(node, "recoveryTime"), recovery_point: duration(node, "recoveryPoint") }
+}
+
+fn source(node: Option<&Node>) -> Source {
+    let keys = node.get("trustedKeys").map(Node::items).unwrap_or_default().iter().filter_map(|key| {
+        let text = |name| key.get(name).and_then(Node::text).map(str::to_owned);
+        text("file").map(TrustedKey::File).or_else(|| text("inline").map(TrustedKey::Inline))
+    });
+    Source {
+        manifest: node.get("manifest").and_then(Node::text).unwrap_or_default().to_owned(),
+        trusted_keys: keys.collect(),
+    }
+}
+
+fn postgresql(node: Option<&Node>, problems: &mut Problems) -> Postgresql {
+    let fidelity = match node.get("fidelity").and_then(Node::text) {
+        Some("fast") => Fidelity::Fast,
+        _ => Fidelity::Production,
+    };
+    if fidelity == Fidelity::Production {
+        for (key, value) in node.get("settings").map(Node::entries).unwrap_or_default() {
+            let durability = ["fsync", "full_page_writes", "synchronous_commit"].contains(&key.name.as_str());
+            if durability && value.written().is_some_and(is_off) {
+                problems.push(
+                    Problem::at(key.place, format!("`{}` off contradicts `fidelity: production`", key.name))
+                        .hint("remove it, or write `fidelity: fast`, which every result will say"),
+                );
+            }
+        }
+    }
+    let whole = |name| node.get(name).and_then(Node::whole).and_then(|number| u32::try_from(number).ok());
+    Postgresql {
+        major: whole("major"),
+        jobs: whole("jobs").unwrap_or(DEFAULT_JOBS),
+        fidelity,
+        settings: texts(node.get("settings")),
+    }
+}
+
+/// As the server reads it (`parse_bool`): any beginning of the words that is not ambiguous.
+fn is_off(text: &str) -> bool {
+    let text = text.trim().to_ascii_lowercase();
+    text == "0"
+        || (text.len() >= 2 && "off".starts_with(&text))
+        || (!text.is_empty() && ("false".starts_with(&text) || "no".starts_with(&text)))
+}
+
+fn local(node: Option<&Node>, options: Options) -> Isolation {
+    let limits = node.get("limits");
+    Isolation::Local(Limits {
+        memory: size(limits, "memory"),
+        disk: size(limits, "disk"),
+        processes: number(limits, "processes").unwrap_or(DEFAULT_PROCESSES),
+        enforcement: match limits.get("enforcement").and_then(Node::text) {
+            Some("required") => Enforcement::Required,
+            Some("best-effort") => Enforcement::BestEffort,
+            _ => options.enforcement,
+        },
+    })
+}
+
+fn credentials(node: Option<&Node>) -> Credentials {
+    Credentials::Embedded { ttl: duration(node.get("embedded"), "ttl").unwrap_or(DEFAULT_TTL) }
+}
+
+fn checks(
+    node: Option<&Node>,
+    deadlines_node: Option<&Node>,
+    deadlines: Deadlines,
+    problems: &mut Problems,
+) -> Vec<Check> {
+    let Some(node) = node else { return default_checks() };
+    let mut lines = BTreeMap::new();
+    let mut checks = Vec::new();
+    for item in node.items() {
+        let name_node = item.get("name");
+        let name = name_node.and_then(Node::text).unwrap_or_default();
+        if let Some(place) = name_node.map(|name| name.place)
+            && let Some(line) = lines.insert(name, place.line)
+        {
+            let problem = Problem::at(place, format!("another check is called `{name}`"));
+            problems.push(problem.hint(format!("the other is on line {line}; name them apart")));
+        }
+        if let Some(wall_time) = item.get("limits").get("wallTime")
+            && duration(item.get("limits"), "wallTime").is_some_and(|wall_time| wall_time > deadlines.validate)
+        {
+            let whose = if deadlines_node.get("validate").is_some() { "" } else { " by default" };
+            let message = format!(
+                "`wallTime` is longer than all checks together may take: {}{whose}",
+                unit::duration(deadlines.validate)
+            );
+            problems
+                .push(Problem::at(wall_time.place, message).hint("shorten it, or raise `validate` under `deadlines`"));
+        }
+        if let Some(plugin) = item.get("plugin").and_then(Node::text).and_then(|text| rule::plugin(text).ok()) {
+            checks.push(check_of(item, name, plugin, problems));
+        }
+    }
+    checks
+}
+
+fn check_of(node: &Node, name: &str, plugin: Plugin, problems: &mut Problems) -> Check {
+    let grants: BTreeSet<Grant> = Grant::ALL
+        .into_iter()
+        .filter(|grant| node.get("grants").is_some_and(|g| g.get(grant.as_str()).is_some()))
+        .collect();
+    if let (Plugin::Builtin(_), Some(given)) = (&plugin, node.get("grants")) {
+        problems.push(
+            Problem::at(given.place, "`grants` are for plugins of your own: a built-in one gets what it imports")
+                .hint("remove them"),
+        );
+    }
+    let options = node.get("options").map_or_else(|| serde_json::json!({}), Node::to_json);
+    Check { name: name.to_owned(), plugin, grants, limits: check_limits(node.get("limits")), options }
+}
+
+fn check_limits(node: Option<&Node>) -> CheckLimits {
+    let default = CheckLimits::default();
+    CheckLimits {
+        memory: size(node, "memory").unwrap_or(default.memory),
+        cpu_time: duration(node, "cpuTime").unwrap_or(default.cpu_time),
+        wall_time: duration(node, "wallTime").unwrap_or(default.wall_time),
+        log_bytes: size(node, "logBytes").unwrap_or(default.log_bytes),
+        findings: number(node, "findings").unwrap_or(default.findings),
+        metrics: number(node, "metrics").unwrap_or(default.metrics),
+        handles: number(node, "handles").unwrap_or(default.handles),
+    }
+}
+
+fn default_checks() -> Vec<Check> {
+    let check = |(name, plugin): &(&str, &str)| Check {
+        name: (*name).to_owned(),
+        plugin: Plugin::Builtin((*plugin).to_owned()),
+        grants: BTreeSet::new(),
+        limits: CheckLimits::default(),
+        options: serde_json::json!({}),
+    };
+    DEFAULT_CHECKS.iter().map(check).collect()
+}
+
+fn deadlines(node: Option<&Node>) -> Deadlines {
+    let default = Deadlines::default();
+    Deadlines {
+        preflight: duration(node, "preflight").unwrap_or(default.preflight),
+        verify: duration(node, "verify").unwrap_or(default.verify),
+        sandbox: duration(node, "sandbox").unwrap_or(default.sandbox),
+        restore: duration(node, "restore").unwrap_or(default.restore),
+        lease: duration(node, "lease").unwrap_or(default.lease),
+        validate: duration(node, "validate").unwrap_or(default.validate),
+        teardown: duration(node, "teardown").unwrap_or(default.teardown),
+    }
+}
+
+fn texts(node: Option<&Node>) -> BTreeMap<String, String> {
+    let entries = node.map(Node::entries).unwrap_or_default().iter();
+    entries.filter_map(|(key, value)| Some((key.name.clone(), value.written()?.to_owned()))).collect()
+}
+
+fn duration(node: Option<&Node>, name: &str) -> Option<Duration> {
+    unit::parse_duration(node.get(name)?.text()?).ok()
+}
+
+fn size(node: Option<&Node>, name: &str) -> Option<u64> {
+    unit::parse_size(node.get(name)?.written()?).ok()
+}
+
+fn number(node: Option<&Node>, name: &str) -> Option<u32> {
+    node.get(name)?.whole()?.try_into().ok()
+}

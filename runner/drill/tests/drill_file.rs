@@ -1,0 +1,443 @@
+//! Drill files as users meet them: those that ship, those with mistakes, and those that were never meant to be one.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+use std::path::{Path, PathBuf};
+
+use drill::file::{Options, json_schema, parse, render};
+use drill::spec::{Drill, Enforcement};
+use expect_test::{Expect, expect, expect_file};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn shipped() -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schedules");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+fn read(text: &str) -> Result<Drill, String> {
+    parse(text, Options::default()).map_err(|problems| render(&problems, "drill.yaml", text, false))
+}
+
+/// Every key that this version offers, none at its default.
+fn full() -> Value {
+    json!({
+        "apiVersion": "muster.dev/v1",
+        "kind": "Drill",
+        "metadata": { "name": "full", "labels": { "team": "payments" } },
+        "spec": {
+            "schedule": {
+                "cron": "15 2 * * *", "timezone": "Europe/Berlin", "jitter": "10m", "startDeadline": "1h", "missed": "run-once",
+                "blackout": [{ "cron": "0 0 24 12 *", "duration": "72h" }],
+            },
+            "objectives": { "recoveryTime": "31m", "recoveryPoint": "25h" },
+            "source": {
+                "manifest": "a/manifest.json",
+                "trustedKeys": [
+                    { "file": "backup.pub" },
+                    { "inline": "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3" },
+                ],
+            },
+            "engine": { "postgresql": { "major": 15, "jobs": 7, "fidelity": "fast", "settings": { "shared_buffers": "1GB" } } },
+            "isolation": {
+                "local": { "limits": { "memory": "5GiB", "disk": "51GiB", "processes": 201, "enforcement": "required" } },
+            },
+            "credentials": { "embedded": { "ttl": "16m" } },
+            "checks": [{
+                "name": "own",
+                "plugin": format!("own.wasm@sha256:{}", "0a".repeat(32)),
+                "grants": { "sql": {}, "baseline": {}, "catalog": {}, "digest": {} },
+                "limits": {
+                    "memory": "65MiB", "cpuTime": "11s", "wallTime": "6m", "logBytes": "65KiB", "findings": 1001, "metrics": 101,
+                    "handles": 65,
+                },
+                "options": { "deep": [{ "x": null }] },
+            }],
+            "deadlines": {
+                "preflight": "2m", "verify": "11m", "sandbox": "3m", "restore": "2h", "lease": "2m", "validate": "31m",
+                "teardown": "6m",
+            },
+        },
+    })
+}
+
+#[test]
+fn every_file_in_schedules_is_valid() {
+    let files = shipped();
+    assert!(files.len() >= 3);
+    let validator = jsonschema::validator_for(&json_schema()).unwrap();
+    for (path, text) in files {
+        let drill = read(&text).unwrap_or_else(|problems| panic!("{}: {problems}", path.display()));
+        assert!(!drill.checks.is_empty());
+        let value: Value = serde_saphyr::from_str(&text).unwrap();
+        if let Err(error) = validator.validate(&value) {
+            panic!("{}: {error} at {}", path.display(), error.instance_path());
+        }
+    }
+}
+
+#[test]
+fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
+    let (_, text) = shipped().into_iter().find(|(path, _)| path.ends_with("smallest.yaml")).unwrap();
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.len(), 6);
+    let mut drill = read(&lines.join("\n")).unwrap();
+    drill.digest = drill::id::Sha256Digest::from_bytes([0; 32]);
+    expect![[r#"
+        Drill {
+            name: DrillName(
+                "orders",
+            ),
+            labels: {},
+            digest: sha256:0000000000000000000000000000000000000000000000000000000000000000,
+            schedule: None,
+            objectives: Objectives {
+                recovery_time: None,
+                recovery_point: None,
+            },
+            source: Source {
+                manifest: "/backups/orders/latest/manifest.json",
+                trusted_keys: [
+                    File(
+                        "backup.pub",
+                    ),
+                ],
+            },
+            engine: Postgresql {
+                major: None,
+                jobs: 2,
+                fidelity: Production,
+                settings: {},
+            },
+            isolation: Local(
+                Limits {
+                    memory: None,
+                    disk: None,
+                    processes: 200,
+                    enforcement: BestEffort,
+                },
+            ),
+            credentials: Embedded {
+                ttl: 900s,
+            },
+            checks: [
+                Check {
+                    name: "rows",
+                    plugin: Builtin(
+                        "row-count",
+                    ),
+                    grants: {},
+                    limits: CheckLimits {
+                        memory: 67108864,
+                        cpu_time: 10s,
+                        wall_time: 300s,
+                        log_bytes: 65536,
+                        findings: 1000,
+                        metrics: 100,
+                        handles: 64,
+                    },
+                    options: Object {},
+                },
+            ],
+            deadlines: Deadlines {
+                preflight: 60s,
+                verify: 1800s,
+                sandbox: 120s,
+                restore: 14400s,
+                lease: 60s,
+                validate: 3600s,
+                teardown: 300s,
+            },
+        }
+    "#]]
+    .assert_debug_eq(&drill);
+}
+
+#[test]
+fn the_daemon_requires_limits_where_the_file_does_not_say() {
+    let (_, text) = shipped().into_iter().find(|(path, _)| path.ends_with("smallest.yaml")).unwrap();
+    let drill = parse(&text, Options { enforcement: Enforcement::Required }).unwrap();
+    let drill::spec::Isolation::Local(limits) = drill.isolation;
+    assert_eq!(limits.enforcement, Enforcement::Required);
+}
+
+/// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
+#[test]
+fn no_key_is_ignored() {
+    let whole = parsed(&full()).unwrap();
+    let mut paths = Vec::new();
+    pointers(&full(), "", &mut paths);
+    assert!(paths.len() > 50);
+    for pointer in paths {
+        let mut less = full();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let removed = match less.pointer_mut(parent).unwrap() {
+            Value::Object(map) => map.remove(key),
+            Value::Array(list) => Some(list.remove(key.parse().unwrap())),
+            _ => None,
+        };
+        assert!(removed.is_some(), "{pointer}");
+        assert_ne!(parsed(&less).as_ref(), Ok(&whole), "{pointer} makes no difference");
+    }
+}
+
+fn parsed(value: &Value) -> Result<Drill, String> {
+    let drill = read(&value.to_string())?;
+    Ok(Drill { digest: drill::id::Sha256Digest::from_bytes([0; 32]), ..drill })
+}
+
+fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
+    let mut visit = |key: &str, value: &Value| {
+        let here = format!("{at}/{key}");
+        into.push(here.clone());
+        pointers(value, &here, into);
+    };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| visit(key, value)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(index, value)| visit(&index.to_string(), value)),
+        _ => {}
+    }
+}
+
+/// Both ways: the full file holds every key that the schema knows and offers, and the schema knows every key of it.
+#[test]
+fn the_schema_and_the_parser_know_the_same_keys() {
+    let schema = json_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    assert!(validator.is_valid(&full()));
+
+    let mut known = Vec::new();
+    schema_keys(&schema, "", &mut known);
+    let mut written = Vec::new();
+    pointers(&full(), "", &mut written);
+    let written: Vec<String> =
+        written.iter().map(|pointer| pointer.replace(|c: char| c.is_ascii_digit(), "*")).collect();
+    for (key, offered) in known {
+        assert_eq!(written.contains(&key), offered, "{key}");
+    }
+
+    // An unknown key and a key of a later version, at every place where there is a map with known keys.
+    let mut places = vec![String::new()];
+    pointers(&full(), "", &mut places);
+    for place in places
+        .iter()
+        .filter(|place| !place.contains("/options") && !place.contains("/labels") && !place.contains("/settings"))
+    {
+        let mut more = full();
+        let Some(Value::Object(map)) = more.pointer_mut(place) else { continue };
+        map.insert("zzz".to_owned(), json!({}));
+        assert!(!validator.is_valid(&more), "{place}");
+        assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
+    }
+    for (place, key) in [
+        ("/spec", "selfTest"),
+        ("/spec/source", "fallbacks"),
+        ("/spec/isolation", "kubernetes"),
+        ("/spec/credentials", "vault"),
+        ("/spec/source/trustedKeys/0", "secretRef"),
+    ] {
+        let mut later = full();
+        later.pointer_mut(place).unwrap()[key] = json!({});
+        assert!(!validator.is_valid(&later), "{key}");
+        let answer = read(&later.to_string()).unwrap_err();
+        assert!(answer.contains(&format!("`{key}` is not offered by this version of muster")), "{answer}");
+    }
+}
+
+/// Paths of all properties, and whether this version offers them.
+fn schema_keys(schema: &Value, at: &str, into: &mut Vec<(String, bool)>) {
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        assert!(
+            property["description"].as_str().is_some_and(|text| text.ends_with('.')),
+            "{at}/{name} says what it is"
+        );
+        let here = format!("{at}/{name}");
+        into.push((here.clone(), property.get("not").is_none()));
+        schema_keys(property, &here, into);
+    }
+    if let Some(items) = schema.get("items") {
+        schema_keys(items, &format!("{at}/*"), into);
+    }
+}
+
+#[test]
+fn every_mistake_has_words_of_its_own_and_all_are_shown_at_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            expect_file![path.with_extension("txt")].assert_eq(&read(&text).expect_err("it has mistakes"));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10);
+}
+
+/// What only an escape can write down here: tabs, wide and combining characters, a byte order mark, line ends of all kinds,
+/// terminal escapes, and a line too long for a terminal.
+#[test]
+#[expect(clippy::unicode_not_nfc, reason = "a combining character takes no column")]
+fn carets_stand_under_what_they_mean() {
+    let rest = "apiVersion: muster.dev/v1\rkind: Drill\r\nspec: { source: { manifest: manifest.json, trustedKeys: [{ file: k }] } }";
+    golden(
+        &format!(
+            "\u{feff}metadata:\t{{ name: x, \t\u{8a9e}\u{1f600}e\u{301}: x,  zz: y }}\r\nnope: 1\rother: 2\n{rest}"
+        ),
+        &expect![[r#"
+            error: 4 problems in drill.yaml
+
+              unknown key `語😀é`
+               1 | metadata:    { name: x,     語😀é: x,  zz: y }
+                 |                             ^^^^^ known here: `name`, `labels`
+
+              unknown key `zz`
+               1 | metadata:    { name: x,     語😀é: x,  zz: y }
+                 |                                        ^^ known here: `name`, `labels`
+
+              unknown key `nope`
+               2 | nope: 1
+                 | ^^^^ known here: `apiVersion`, `kind`, `metadata`, `spec`
+
+              unknown key `other`
+               3 | other: 2
+                 | ^^^^^ known here: `apiVersion`, `kind`, `metadata`, `spec`
+        "#]],
+    );
+    golden(
+        &format!("{rest}\nmetadata: {{ name: x, labels: {{ a: {0} }}, nam: {0} }}\n", "x".repeat(150)),
+        &expect![[r#"
+            error: 1 problem in drill.yaml
+
+              unknown key `nam`
+               4 | …xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx }, nam: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+                 |                                          ^^^ did you mean `name`?
+        "#]],
+    );
+    golden(
+        &format!("{rest}\nmetadata: {{ name: x, \"\\e[31mred\\u202e\": 1 }}"),
+        &expect![[r#"
+        error: 1 problem in drill.yaml
+
+          unknown key `�[31mred�`
+           4 | metadata: { name: x, "\e[31mred\u202e": 1 }
+             |                      ^^^^^^^^^^^^^^^^^ known here: `name`, `labels`
+    "#]],
+    );
+    golden(
+        &format!("{rest}\nmetadata: {{ name: \"\u{202e}txet\" }}"),
+        &expect![[r#"
+        error: 1 problem in drill.yaml
+
+          `�txet` is not a DNS label of at most 30 characters (a-z, 0-9 and -)
+           4 | metadata: { name: "�txet" }
+             |                   ^^^^^^^ such as txet
+    "#]],
+    );
+}
+
+#[test]
+fn what_grows_without_end_is_refused() {
+    golden(
+        &"[".repeat(2000),
+        &expect![[r#"
+        error: 1 problem in drill.yaml
+
+          the file grows beyond what a drill can mean
+           1 | [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…
+             |                                 ^ use fewer aliases, and nest less deeply
+    "#]],
+    );
+    golden(
+        &format!("a: &a [x, x, x, x]\nb: [{}]\n", ["*a"; 900].join(", ")),
+        &expect![[r#"
+        error: 1 problem in drill.yaml
+
+          the file grows beyond what a drill can mean
+          use fewer aliases, and nest less deeply
+    "#]],
+    );
+    golden(
+        &" ".repeat((1 << 20) + 1),
+        &expect![[r#"
+            error: 1 problem in drill.yaml
+
+              the file is longer than the 1 MiB that a drill file may have
+        "#]],
+    );
+    let many: Vec<String> = (0..80).map(|number| format!("k{number}: 1")).collect();
+    assert!(read(&many.join("\n")).unwrap_err().ends_with("\n  and 34 more\n"));
+}
+
+fn golden(text: &str, expected: &Expect) {
+    expected.assert_eq(&read(text).expect_err("it has problems"));
+}
+
+#[test]
+fn an_alias_for_a_whole_value_is_understood() {
+    let text = "\
+apiVersion: muster.dev/v1
+kind: Drill
+metadata: { name: twice }
+spec:
+  source: { manifest: m/manifest.json, trustedKeys: [{ file: k.pub }] }
+  checks:
+    - { name: a, plugin: builtin:row-count, limits: &small { memory: 8MiB } }
+    - { name: b, plugin: builtin:row-count, limits: *small }
+";
+    let drill = read(text).unwrap();
+    assert_eq!(drill.checks[0].limits, drill.checks[1].limits);
+    assert_eq!(drill.checks[1].limits.memory, 8 << 20);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_text_is_answered(text in any::<String>()) {
+        answered(&text);
+    }
+
+    #[test]
+    fn text_of_yaml_and_drill_words_is_answered(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "spec", "source", "metadata", "checks", "limits", ": ", ":", "\n", "\n  ", "\n    ", "- ", "{", "}", "[", "]", ", ", "\"", "'",
+                "&a ", "*a", "? ", "| ", "> ", "!!str ", "<<", "~", "#", "\t", "\r", "1h", "4GiB", "0", "-1", ".inf", "\u{0}", "ü", "---", "...",
+                "%YAML 1.2", "@daily", "`",
+            ]),
+            0..60,
+        )
+    ) {
+        answered(&words.concat());
+    }
+
+    #[test]
+    fn a_valid_file_with_a_mutation_is_answered(
+        file in 0..3_usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4_usize, "[ -~\n\t:{}\\[\\]&*!|>'\"%@`ü\u{1f600}]{0,4}"), 1..5),
+    ) {
+        let mut text: Vec<char> = shipped()[file].1.chars().collect();
+        for (at, cut, put) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + cut).min(text.len());
+            text.splice(at..end, put.chars());
+        }
+        answered(&text.into_iter().collect::<String>());
+    }
+}
+
+/// Either a drill or problems that can be drawn; never a panic, never an empty list.
+fn answered(text: &str) {
+    if let Err(problems) = parse(text, Options::default()) {
+        assert!(!problems.is_empty());
+        for color in [false, true] {
+            let drawn = render(&problems, "drill.yaml", text, color);
+            assert!(drawn.contains("problem") && drawn.lines().count() > 2, "{drawn}");
+        }
+        let places: Vec<_> = problems.iter().map(|problem| problem.place).collect();
+        assert!(places.is_sorted());
+    }
+}

@@ -1,1 +1,0 @@
-//! A backup directory on a file system.

@@ -1,0 +1,146 @@
+//! A backup directory on a file system. Start at [`FileArtifacts`]; [`FileBackup::verify`] is the gate without a copy.
+mod compare;
+mod newest;
+mod read;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drill::id::Sha256Digest;
+use drill::manifest::{MAX_SIZE, Manifest};
+use drill::port::{Artifact, Artifacts, Opened, Progress};
+use drill::spec::Source;
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+
+pub use compare::{CLOCK_TOLERANCE, dump_agrees};
+
+use super::beneath::Directory;
+use super::tree::Meter;
+use super::{check, fault};
+use crate::key::{Signer, Trust};
+
+/// Bytes a signature file may have; real ones have about 300.
+const MAX_SIGNATURE: u64 = 4096;
+
+/// Backups on a file system that is mounted here.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FileArtifacts;
+
+/// One backup whose manifest is believed; nothing else has been read yet.
+#[derive(Debug)]
+pub struct FileBackup {
+    inner: Arc<Inner>,
+    pub manifest: Manifest,
+    /// SHA-256 of the manifest's bytes.
+    pub digest: Sha256Digest,
+    pub location: PathBuf,
+    pub signer: Signer,
+}
+
+#[derive(Debug)]
+struct Inner {
+    directory: Directory,
+    manifest: Manifest,
+    location: PathBuf,
+}
+
+impl FileBackup {
+    /// `manifest` is the path of `manifest.json`. Blocks on the file system.
+    pub fn open(manifest: &Path, trust: &Trust) -> Result<Self, Stop> {
+        let name = manifest
+            .file_name()
+            .and_then(|name| name.to_str())
+            .ok_or_else(|| Stop::new(Reason::ArtifactRefused, format!("`{}` names no manifest", manifest.display())))?;
+        let parent = match manifest.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let (directory, location) = newest::resolve(parent)?;
+        let raw = read_bounded(&directory, name, MAX_SIZE, &location)?;
+        let signature_name = format!("{name}.minisig");
+        let signature = read_bounded(&directory, &signature_name, MAX_SIGNATURE, &location)
+            .map_err(|stop| Stop { message: format!("{}, so nobody vouches for it", stop.message), ..stop })?;
+        let shown = location.join(name);
+        let shown = format!("`{}`", shown.display());
+        let signature = String::from_utf8_lossy(&signature);
+        // The signature comes first: what is not signed is not even parsed.
+        let signer = trust.verify(&raw, &signature, &shown)?;
+        let manifest = check(&raw).or_stop(Reason::ArtifactRefused, format!("believing {shown}"))?;
+        let inner = Arc::new(Inner { directory, manifest: manifest.clone(), location: location.clone() });
+        Ok(Self { inner, manifest, digest: Sha256Digest::of(&raw), location, signer })
+    }
+
+    /// Hashes every file and compares the dumps' headers with the manifest, without a copy.
+    pub async fn verify(&self, progress: &dyn Progress) -> Result<(), Stop> {
+        self.inner.clone().read_all(None, progress).await
+    }
+}
+
+#[async_trait]
+impl Artifacts for FileArtifacts {
+    async fn open(&self, source: &Source, base: &Path) -> Result<Opened, Stop> {
+        let trust = Trust::load(&source.trusted_keys, base)?;
+        let manifest = base.join(&source.manifest);
+        let opened = tokio::task::spawn_blocking(move || FileBackup::open(&manifest, &trust));
+        let backup = opened.await.or_stop(Reason::Internal, "opening a backup")??;
+        Ok(Opened {
+            manifest: backup.manifest.clone(),
+            digest: backup.digest,
+            location: backup.location.display().to_string(),
+            signed_by: backup.signer.name.clone(),
+            artifact: Box::new(backup),
+        })
+    }
+}
+
+#[async_trait]
+impl Artifact for FileBackup {
+    async fn stage(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop> {
+        self.inner.clone().read_all(Some(staging.to_owned()), progress).await
+    }
+}
+
+impl Inner {
+    async fn read_all(self: Arc<Self>, staging: Option<PathBuf>, progress: &dyn Progress) -> Result<(), Stop> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let total = self.manifest.total_size();
+        let meter = Arc::new(Meter::default());
+        // Whoever stops waiting stops the workers, too.
+        let guard = StopWhenDropped(meter.clone());
+        let mut work = tokio::task::spawn_blocking(move || self.read_files(staging.as_deref(), &guard.0.clone()));
+        let stopper = StopWhenDropped(meter.clone());
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let result = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                _ = tick.tick() => progress.set(meter.done.load(Relaxed), Some(total), "bytes"),
+            }
+        };
+        progress.set(meter.done.load(Relaxed), Some(total), "bytes");
+        drop(stopper);
+        result.or_stop(Reason::Internal, "reading a backup")?
+    }
+}
+
+struct StopWhenDropped(Arc<Meter>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn read_bounded(directory: &Directory, name: &str, limit: u64, location: &Path) -> Result<Vec<u8>, Stop> {
+    let shown = format!("`{}`", location.join(name).display());
+    let file = directory.file(name).map_err(|error| fault::reading(&error, &shown))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| fault::reading(&error, &shown))?;
+    if bytes.len() as u64 > limit {
+        return Err(Stop::new(Reason::ArtifactRefused, format!("{shown} has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,1 +1,0 @@
-//! Roles made over the administrator connection.

@@ -1,0 +1,87 @@
+//! Credentials without a boundary, for the tests of whoever needs some.
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drill::agent::LeaseGrant;
+use drill::ledger::Resource;
+use drill::port::{Credentials, Lease, LeaseRequest, Server, SqlError};
+use drill::proof::{Attempt, LeaseProof, ReleaseProof};
+use drill::stop::Stop;
+use drill::verdict::Reason;
+
+use super::end_of_lease;
+
+/// Called with the name of a step, such as `credentials.issue`, before it happens.
+pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
+
+pub struct FakeCredentials {
+    hook: Hook,
+}
+
+impl FakeCredentials {
+    pub fn new(hook: Hook) -> Self {
+        Self { hook }
+    }
+}
+
+impl Default for FakeCredentials {
+    fn default() -> Self {
+        Self::new(Arc::new(|_| ()))
+    }
+}
+
+#[async_trait]
+impl Credentials for FakeCredentials {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn warm_up(&self) -> Result<(), Stop> {
+        (self.hook)("credentials.warm_up");
+        Ok(())
+    }
+
+    async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
+        (self.hook)("credentials.issue");
+        let role = Resource::lease_role(&request.run);
+        server.admin("template1", &format!("CREATE ROLE \"{role}\"")).await.map_err(|error| stop("making", &error))?;
+        (self.hook)("credentials.issued");
+        let attempt = |database: &String| Attempt {
+            what: "create a table".to_owned(),
+            database: database.clone(),
+            held: true,
+            sqlstate: Some("42501".to_owned()),
+        };
+        Ok(Lease {
+            grant: LeaseGrant { identity: server.identity(&role, request.ttl)?, expires_at: end_of_lease(request) },
+            proof: LeaseProof { role, ttl: request.ttl, attempts: request.databases.iter().map(attempt).collect() },
+        })
+    }
+
+    async fn renew(&self, request: &LeaseRequest, _server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
+        (self.hook)("credentials.renew");
+        Ok(end_of_lease(request))
+    }
+
+    async fn revoke(
+        &self,
+        request: &LeaseRequest,
+        _lease: Option<&Lease>,
+        server: &dyn Server,
+    ) -> Result<ReleaseProof, Stop> {
+        (self.hook)("credentials.revoke");
+        let role = Resource::lease_role(&request.run);
+        let dropped = server.admin("template1", &format!("DROP ROLE IF EXISTS \"{role}\"")).await;
+        dropped.map_err(|error| stop("dropping", &error))?;
+        (self.hook)("credentials.revoked");
+        match server.login(&server.identity(&role, Duration::from_mins(1))?, "template1").await {
+            Ok(_) => Err(Stop::new(Reason::Credentials, "the login still works after its revocation")),
+            Err(error) => Ok(ReleaseProof::of(format!("login refused with {}", error.sqlstate.unwrap_or_default()))),
+        }
+    }
+}
+
+fn stop(doing: &str, error: &SqlError) -> Stop {
+    Stop::new(Reason::Credentials, format!("{doing} the lease: {error}"))
+}

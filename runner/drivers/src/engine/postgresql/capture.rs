@@ -1,1 +1,0 @@
-//! Makes a backup directory from a live server.

@@ -1,0 +1,171 @@
+//! Processes found by name or by handle, ended, and seen gone. A process id alone may be somebody else by now; so a handle
+//! keeps the start time and the boot, and everything is done through a pidfd that was opened before the check.
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    /// Clock ticks since boot, field 22 of `/proc/PID/stat`.
+    pub(super) start_ticks: u64,
+    pub(super) boot_id: String,
+}
+
+/// A living process that was identified after its descriptor was opened.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) identity: Identity,
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Process {
+    pub(super) fn open(pid: i32) -> io::Result<Self> {
+        let raw = Pid::from_raw(pid).ok_or_else(|| io::Error::other("0 is not a process"))?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
+        let identity = Identity { pid, start_ticks: start_ticks(pid)?, boot_id: boot_id()? };
+        // Were it gone by now, what was read could be of another.
+        if ended(&pidfd, Duration::ZERO)? {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(Self { identity, pidfd })
+    }
+
+    /// None where it has ended, or its number is another's.
+    pub(super) fn find(identity: &Identity) -> Option<Self> {
+        Self::open(identity.pid).ok().filter(|process| process.identity == *identity)
+    }
+
+    pub(super) fn kill(&self) {
+        kill(&self.pidfd);
+    }
+}
+
+/// An error means that it is gone, which is what is wanted.
+pub(super) fn kill(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// Whether the process ended within `patience`. For a namespace's first process: whether everything in it ended.
+pub(super) fn ended(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other? > 0),
+        }
+    }
+}
+
+/// Processes whose zeroth argument is `name` and whose user is one of `uids`: bubblewrap outside, and its own fork that is the
+/// namespace's first process. What a sandbox's other processes call themselves counts for nothing.
+pub(super) fn named(wanted: &dyn Fn(&str) -> bool, uids: &dyn Fn(u32) -> bool) -> io::Result<Vec<(String, Process)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(name) = zeroth_argument(pid).filter(|name| wanted(name)) else { continue };
+        let Ok(process) = Process::open(pid) else { continue };
+        let ours = status(pid).is_some_and(|status| uids(status.uid) && status.first_or_outside);
+        if ours && zeroth_argument(pid).as_ref() == Some(&name) {
+            found.push((name, process));
+        }
+    }
+    Ok(found)
+}
+
+/// Tasks of each user id, as `RLIMIT_NPROC` counts them.
+pub(super) fn tasks_of(uid: u32) -> io::Result<u64> {
+    let mut tasks = 0;
+    each_status(|status| {
+        if status.uid == uid {
+            tasks += status.threads;
+        }
+    })?;
+    Ok(tasks)
+}
+
+pub(super) fn uids_in_use() -> io::Result<std::collections::BTreeSet<u32>> {
+    let mut uids = std::collections::BTreeSet::new();
+    each_status(|status| {
+        uids.insert(status.uid);
+        uids.insert(status.effective_uid);
+    })?;
+    Ok(uids)
+}
+
+fn each_status(mut see: impl FnMut(Status)) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if let Some(status) = status(pid) {
+            see(status);
+        }
+    }
+    Ok(())
+}
+
+struct Status {
+    uid: u32,
+    effective_uid: u32,
+    threads: u64,
+    /// Seen from here: in our own namespace, or the first process of one below it.
+    first_or_outside: bool,
+}
+
+fn status(pid: i32) -> Option<Status> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+    let mut uids = field("Uid:")?;
+    let namespaces: Vec<&str> = field("NSpid:")?.collect();
+    Some(Status {
+        uid: uids.next()?.parse().ok()?,
+        effective_uid: uids.next()?.parse().ok()?,
+        threads: field("Threads:")?.next()?.parse().ok()?,
+        first_or_outside: namespaces.len() == 1 || namespaces.last() == Some(&"1"),
+    })
+}
+
+fn zeroth_argument(pid: i32) -> Option<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = bytes.split(|byte| *byte == 0).next()?;
+    String::from_utf8(first.to_vec()).ok().filter(|name| !name.is_empty())
+}
+
+fn start_ticks(pid: i32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything; fields are counted from behind it.
+    let after = text.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks = after.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+    ticks.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
+}
+
+pub(super) fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_identity_until_it_ends() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep starts");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let process = Process::open(pid).expect("it lives");
+        let identity = process.identity.clone();
+        assert!(Process::find(&identity).is_some());
+        let other = Identity { start_ticks: identity.start_ticks + 1, ..identity.clone() };
+        assert!(Process::find(&other).is_none());
+        assert!(!ended(&process.pidfd, Duration::ZERO).expect("polled"));
+        process.kill();
+        assert!(ended(&process.pidfd, Duration::from_secs(5)).expect("polled"));
+        child.wait().expect("reaped");
+        assert!(Process::find(&identity).is_none());
+    }
+}

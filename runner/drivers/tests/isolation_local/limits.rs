@@ -1,0 +1,125 @@
+//! Limits, each broken by something that tries.
+use std::time::Duration;
+
+use drill::port::{Exec, Isolation, SandboxInputs};
+use drill::spec::{Enforcement, Limits};
+use drill::stop::Stop;
+use drill::verdict::Reason;
+
+use crate::support::{Held, LIMITS, Place, TestFn};
+use crate::test;
+
+pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
+    vec![
+        test!(a_fork_bomb_is_bounded),
+        test!(too_much_memory_is_a_breach),
+        test!(too_much_disk_is_a_breach),
+        test!(the_survey_says_what_holds),
+        test!(a_flood_of_connections_is_bounded),
+    ]
+}
+
+async fn with(place: &Place, limits: Limits) -> Held {
+    place.sandbox_with(SandboxInputs { port: 5432, ..SandboxInputs::default() }, limits).await
+}
+
+async fn breach(held: &Held) -> Stop {
+    tokio::time::timeout(Duration::from_secs(20), held.sandbox.breach()).await.expect("it is noticed")
+}
+
+async fn a_fork_bomb_is_bounded(place: Place) {
+    let held = with(&place, Limits { processes: 30, ..LIMITS }).await;
+    let mut bomb = Exec::new(["/bin/sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 3"]);
+    bomb.deadline = Duration::from_secs(2);
+    let watching = async {
+        let mut most = 0;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            most = most.max(tasks_of(&place, &held));
+        }
+        most
+    };
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        held.sandbox.exec(Exec::new(["/usr/bin/true"])).await
+    };
+    let (_, most, meanwhile) = tokio::join!(held.sandbox.exec(bomb), watching, meanwhile);
+    assert!(meanwhile.as_ref().map_or_else(|stop| stop.reason == Reason::LimitReached, |_| true), "{meanwhile:?}");
+    // 30 and muster's own, which include two threads for each relayed connection.
+    assert!((10..=30 + 2 * 64 + 60).contains(&most), "{most} tasks");
+    held.release().await;
+}
+
+fn tasks_of(place: &Place, held: &Held) -> usize {
+    let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(place.data(&held.run)).expect("it exists"));
+    let entries = std::fs::read_dir("/proc").expect("read").flatten();
+    let status = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok());
+    let inside = status.filter(|text| {
+        let uids = text.contains(&format!("Uid:\t{uid}\t"));
+        let namespaces = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        uids && namespaces.is_some_and(|numbers| numbers.split_whitespace().count() > 1)
+    });
+    inside.count()
+}
+
+async fn too_much_memory_is_a_breach(place: Place) {
+    if !rustix::process::geteuid().is_root() {
+        // A plain user has no total of memory here; the survey says so.
+        return;
+    }
+    let held = with(&place, Limits { memory: Some(200 << 20), ..LIMITS }).await;
+    let hungry = Exec::new(["/bin/sh", "-c", "head -c 500000000 /dev/zero | tail -n 1 | wc -c"]);
+    let (_, stop) = tokio::join!(held.sandbox.exec(hungry), breach(&held));
+    assert_eq!(stop.reason, Reason::LimitReached, "{stop}");
+    assert!(stop.message.contains("memory"), "{stop}");
+    held.release().await;
+}
+
+async fn too_much_disk_is_a_breach(place: Place) {
+    let held = with(&place, Limits { disk: Some(64 << 20), ..LIMITS }).await;
+    let script = "cd /data; mkdir a; for i in 1 2 3 4 5; do head -c 40000000 /dev/zero >a/$i; done; sleep 100";
+    let (ended, stop) = tokio::join!(held.sandbox.exec(Exec::new(["/bin/sh", "-c", script])), breach(&held));
+    assert_eq!(stop.reason, Reason::LimitReached, "{stop}");
+    assert!(stop.message.contains("data directory"), "{stop}");
+    assert_eq!(ended.expect_err("the sandbox was ended"), stop, "the command says why, too");
+    held.release().await;
+
+    let held = with(&place, LIMITS).await;
+    let deep = "cd /data; i=0; while [ $i -lt 80 ]; do mkdir d; cd d; i=$((i+1)); done; sleep 100";
+    let (_, stop) = tokio::join!(held.sandbox.exec(Exec::new(["/bin/sh", "-c", deep])), breach(&held));
+    assert!(stop.message.contains("64 directories deep"), "{stop}");
+    held.release().await;
+}
+
+async fn the_survey_says_what_holds(place: Place) {
+    let survey = place.isolation.survey(&LIMITS).await.expect("best effort is never refused");
+    let names: Vec<&str> = survey.limits.iter().map(|limit| limit.what.as_str()).collect();
+    assert_eq!(names, ["memory", "processes", "disk", "descriptors"]);
+    assert!(survey.free_disk > 0 && survey.free_memory > 0);
+    let required = place.isolation.survey(&Limits { enforcement: Enforcement::Required, ..LIMITS }).await;
+    if rustix::process::geteuid().is_root() {
+        assert!(survey.limits.iter().take(3).all(|limit| limit.total), "{:?}", survey.limits);
+        assert!(required.is_ok());
+    } else if survey.limits[0].enforced_by == "none" {
+        assert_eq!(survey.warnings.len(), 1);
+        let stop = required.expect_err("nothing holds the memory");
+        assert!(stop.advice.is_some_and(|advice| advice.contains("Delegate=yes")));
+    }
+    let held = place.sandbox().await;
+    assert_eq!(held.say("ulimit -n; ulimit -c").await, "4096\n0");
+    held.release().await;
+}
+
+async fn a_flood_of_connections_is_bounded(place: Place) {
+    let held = place.sandbox().await;
+    // Nobody listens inside, so each is refused at once; none may hang or end the relay.
+    for _ in 0..300 {
+        let mut stream = held.sandbox.dial().await.expect("dialled");
+        let mut buffer = [0; 1];
+        let read = futures_util::AsyncReadExt::read(&mut stream, &mut buffer);
+        let read = tokio::time::timeout(Duration::from_secs(5), read).await.expect("it does not hang");
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+    assert_eq!(held.say("echo alive").await, "alive");
+    held.release().await;
+}

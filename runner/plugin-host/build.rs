@@ -1,0 +1,21 @@
+//! Takes the builtin plugins from where `make plugins` puts them.
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const PLUGINS: [&str; 1] = ["row_count"];
+
+fn main() -> ExitCode {
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/wasm32-wasip2/release");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
+    for plugin in PLUGINS {
+        let file = built.join(plugin).with_extension("wasm");
+        println!("cargo::rerun-if-changed={}", file.display());
+        if let Err(error) = std::fs::copy(&file, out.join(plugin).with_extension("wasm")) {
+            println!("cargo::error=the builtin plugin {} is not there ({error}): run `make plugins`", file.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../../wit");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,6 @@
+//! Real components on the real host; the database is a fake.
+#![expect(clippy::unwrap_used, reason = "tests")]
+mod cache;
+mod hostile;
+mod row_count;
+mod world;

@@ -1,0 +1,195 @@
+//! A host, the fixtures, a fake database, and somebody who remembers what was reported.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drill::finding::Severity;
+use drill::spec::{CheckLimits, Grant};
+use plugin_host::backend::{
+    Backend, BaselineTable, Batch, Blame, Cells, Column, ColumnData, ColumnInfo, Context, Error, Reporter, Rows, Sql,
+    TableInfo, Value,
+};
+use plugin_host::{Component, Host, HostConfig, RunOutcome};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const BOTH: [Grant; 2] = [Grant::Sql, Grant::Baseline];
+
+static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostConfig::default()).unwrap());
+static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hostile")).unwrap());
+static ROW_COUNT: LazyLock<Component> =
+    LazyLock::new(|| host().load(plugin_host::builtin("row-count").unwrap()).unwrap());
+
+pub(crate) fn host() -> &'static Host {
+    &HOST
+}
+
+pub(crate) fn hostile() -> &'static Component {
+    &HOSTILE
+}
+
+pub(crate) fn row_count() -> &'static Component {
+    &ROW_COUNT
+}
+
+/// The bytes of a component of tests/fixtures/plugins.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    let release = "../../tests/fixtures/plugins/target/wasm32-wasip2/release";
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(release).join(name).with_extension("wasm");
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}; run `make plugins`", file.display()))
+}
+
+/// One call of a check, and all that is around it.
+pub(crate) struct Call {
+    pub(crate) grants: BTreeSet<Grant>,
+    pub(crate) limits: CheckLimits,
+    pub(crate) options: serde_json::Value,
+    pub(crate) tables: Vec<TableInfo>,
+    pub(crate) baseline: Option<Vec<BaselineTable>>,
+    pub(crate) sql: Arc<FakeSql>,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self {
+            grants: BTreeSet::from(BOTH),
+            limits: CheckLimits { cpu_time: Duration::from_secs(30), ..CheckLimits::default() },
+            options: serde_json::json!({}),
+            tables: Vec::new(),
+            baseline: None,
+            sql: Arc::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
+}
+
+impl Call {
+    pub(crate) async fn run(self, component: &Component) -> (RunOutcome, Report) {
+        let recorder = Arc::new(Recorder::default());
+        let context = Context {
+            drill: "orders".to_owned(),
+            run: "orders-1".to_owned(),
+            engine: "postgresql".to_owned(),
+            server_version: "15.4".to_owned(),
+            database: "orders".to_owned(),
+            databases: vec!["orders".to_owned()],
+            started_at: "2026-11-22T02:15:00Z".parse().unwrap(),
+            snapshot_time: None,
+            recovery_point_objective: None,
+            tables: self.tables,
+        };
+        let reporter: Arc<dyn Reporter> = Arc::clone(&recorder) as Arc<dyn Reporter>;
+        let backend = Backend { context, sql: self.sql, baseline: self.baseline, reporter };
+        let outcome = host().run(component, &self.grants, &self.limits, &self.options, backend, &self.cancel).await;
+        (outcome, Arc::into_inner(recorder).expect("the host keeps nothing of a call").0.into_inner().unwrap())
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) findings: Vec<(Severity, String, String, Vec<(String, String)>)>,
+    pub(crate) progress: Vec<(u64, Option<u64>, String)>,
+    pub(crate) metrics: Vec<(String, Vec<(String, String)>, f64)>,
+    pub(crate) log: Vec<String>,
+}
+
+impl Report {
+    /// `severity subject: message`.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |(severity, subject, message, _): &(Severity, String, String, _)| {
+            format!("{severity:?} {subject}: {message}").to_lowercase()
+        };
+        self.findings.iter().map(line).collect()
+    }
+}
+
+#[derive(Default)]
+struct Recorder(Mutex<Report>);
+
+impl Reporter for Recorder {
+    fn finding(&self, severity: Severity, subject: String, message: String, details: Vec<(String, String)>) {
+        self.0.lock().unwrap().findings.push((severity, subject, message, details));
+    }
+
+    fn progress(&self, done: u64, total: Option<u64>, unit: String) {
+        self.0.lock().unwrap().progress.push((done, total, unit));
+    }
+
+    fn metric(&self, name: String, labels: Vec<(String, String)>, value: f64) {
+        self.0.lock().unwrap().metrics.push((name, labels, value));
+    }
+
+    fn log(&self, message: String) {
+        self.0.lock().unwrap().log.push(message);
+    }
+}
+
+/// Answers counts by the table's quoted name, and a few statements of the fixtures.
+#[derive(Default)]
+pub(crate) struct FakeSql {
+    pub(crate) counts: BTreeMap<String, Result<i64, &'static str>>,
+    pub(crate) statements: Mutex<Vec<String>>,
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+impl FakeSql {
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Sql for FakeSql {
+    async fn query(&self, statement: &str, _arguments: Vec<Value>) -> Result<Box<dyn Rows>, Error> {
+        self.statements.lock().unwrap().push(statement.to_owned());
+        let failed = |code: &str| Error {
+            blame: Blame::Plugin,
+            code: Some(code.to_owned()),
+            message: "the server says no".to_owned(),
+        };
+        let data = match statement {
+            "SELECT 1" => ColumnData::Integers(vec![1]),
+            "SELECT pg_sleep" => {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                ColumnData::Integers(vec![1])
+            }
+            "SELECT large" => ColumnData::Texts(Cells { ends: vec![2 << 20], data: vec![b'x'; 2 << 20] }),
+            count => {
+                let table =
+                    count.strip_prefix("SELECT pg_catalog.count(*) FROM ONLY ").ok_or_else(|| failed("42601"))?;
+                let rows = self.counts.get(table).copied().unwrap_or(Err("42P01"));
+                ColumnData::Integers(vec![rows.map_err(failed)?])
+            }
+        };
+        let columns = vec![ColumnInfo { name: "one".to_owned(), type_name: "int8".to_owned() }];
+        let batch = Some(Batch { rows: 1, columns: vec![Column { nulls: Vec::new(), data }] });
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeRows { columns, batch, open: Arc::clone(&self.open) }))
+    }
+}
+
+struct FakeRows {
+    columns: Vec<ColumnInfo>,
+    batch: Option<Batch>,
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Rows for FakeRows {
+    fn columns(&self) -> &[ColumnInfo] {
+        &self.columns
+    }
+
+    async fn next(&mut self, _max_rows: u32) -> Result<Option<Batch>, Error> {
+        Ok(self.batch.take())
+    }
+}
+
+impl Drop for FakeRows {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,88 @@
+//! Every way in which a run can end leaves nothing behind (invariant 5).
+use rustix::process::Signal;
+use whole_program::{Finished, Muster, Place, muster, sample};
+
+const PHASES: [&str; 7] = ["preflight", "verify", "sandbox", "probe", "restore", "lease", "validate"];
+
+fn begin(place: &Place, drill: &str, phase: &str) -> Muster {
+    let mut muster = Muster::start(place, &["run", drill, "--output", "json"]);
+    muster.read_until(&format!("\"phase\":\"{phase}\""));
+    muster
+}
+
+fn interrupted(finished: &Finished) {
+    let result = finished.result();
+    assert_eq!((&result["verdict"], &result["reason"]), (&"inconclusive".into(), &"interrupted".into()), "{result}");
+    assert!(result["evidence"]["path"].is_string(), "{result}");
+}
+
+#[test]
+fn a_signal_ends_the_work_and_not_the_teardown() {
+    for phase in PHASES {
+        let place = Place::new();
+        let drill = sample(&place, "shop").drill();
+        let muster = begin(&place, &drill, phase);
+        muster.signal(Signal::INT);
+        let finished = muster.wait().expect(2);
+        interrupted(&finished);
+        place.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_skip_the_teardown_either() {
+    let place = Place::new();
+    let drill = sample(&place, "shop").drill();
+    let muster = begin(&place, &drill, "restore");
+    muster.signal(Signal::TERM);
+    muster.signal(Signal::INT);
+    interrupted(&muster.wait().expect(2));
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_a_killed_muster_left_is_reaped_and_the_run_gets_its_evidence() {
+    for phase in PHASES {
+        let place = Place::new();
+        let drill = sample(&place, "shop").drill();
+        let killed = begin(&place, &drill, phase);
+        killed.signal(Signal::KILL);
+        killed.wait();
+
+        muster(&place, &["reap"]).expect(0);
+        place.assert_nothing_left();
+        let runs = muster(&place, &["runs", "--output", "json"]).expect(0).stdout;
+        assert!(runs.contains("interrupted") && runs.contains(".dsse.json"), "{phase}: {runs}");
+        assert!(muster(&place, &["reap"]).expect(0).stdout.contains("nothing to reap"), "{phase}");
+    }
+}
+
+#[test]
+fn the_next_run_reaps_what_a_killed_one_left() {
+    let place = Place::new();
+    let drill = sample(&place, "shop").drill();
+    let killed = begin(&place, &drill, "restore");
+    killed.signal(Signal::KILL);
+    killed.wait();
+    muster(&place, &["run", &drill]).expect(0);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_drill_that_runs_already_is_not_begun_twice() {
+    let place = Place::new();
+    let drill = sample(&place, "shop").drill();
+    let first = begin(&place, &drill, "restore");
+    let second = muster(&place, &["run", &drill]).expect(2);
+    assert!(second.stderr.contains("already"), "{}", second.stderr);
+    first.wait().expect(0);
+}
+
+#[test]
+fn a_run_of_another_state_directory_is_never_touched() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    let drill = sample(&theirs, "shop").drill();
+    let running = begin(&theirs, &drill, "restore");
+    muster(&ours, &["reap"]).expect(0);
+    running.wait().expect(0);
+}
