@@ -106,7 +106,7 @@ pub(crate) fn failed() -> Vec<Event> {
         ..summary(Reason::CheckFailed, "check rows failed: public.orders has 12 rows and should have 13")
     }));
     events.push(Event::EvidenceWritten {
-        path: "/var/lib/muster/evidence/orders-20261122t021500z-k9xz.dsse.json".to_owned(),
+        path: "/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json".to_owned(),
         digest: Sha256Digest::of(b"evidence"),
         sequence: 12,
     });
@@ -201,7 +201,7 @@ fn isolation() -> IsolationProof {
 
 fn lease() -> LeaseProof {
     LeaseProof {
-        role: "muster-orders-20261122t021500z-k9xz".to_owned(),
+        role: "muster-orders-20261122t021500z-j8y2".to_owned(),
         ttl: Duration::from_mins(15),
         attempts: vec![Attempt {
             what: "create a table".to_owned(),

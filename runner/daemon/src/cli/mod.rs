@@ -2,12 +2,17 @@
 mod capture;
 mod doctor;
 mod drill_file;
+mod evidence;
 mod key;
 mod manifest;
+mod quarantine;
 mod reap;
 mod render;
+mod report;
 mod run;
+mod runs;
 mod schema;
+mod style;
 mod verify;
 
 use std::process::ExitCode;
@@ -32,6 +37,10 @@ enum Command {
     Capture(capture::Args),
     Verify(verify::Args),
     Run(run::Args),
+    Runs(runs::Args),
+    Report(report::Args),
+    Evidence(evidence::Args),
+    Quarantine(quarantine::Args),
     Manifest(manifest::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
@@ -81,6 +90,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Capture(args) => capture::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Run(args) => run::run(args).await,
+        Command::Runs(args) => runs::run(args).await,
+        Command::Report(args) => report::run(args).await,
+        Command::Evidence(args) => evidence::run(args).await,
+        Command::Quarantine(args) => quarantine::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),

@@ -115,7 +115,7 @@ impl Store for SqliteStore {
 
     async fn owner(&self, run: &RunId) -> Result<Option<Owner>, Stop> {
         let run = run.clone();
-        self.with("read", move |inner| Ok(owner(&inner.connection, &run)?)).await
+        self.with("read", move |inner| owner(&inner.connection, &run)).await
     }
 
     async fn take_over(&self, run: &RunId, old: &Owner, new: &Owner) -> Result<bool, Stop> {

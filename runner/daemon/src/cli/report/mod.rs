@@ -1,0 +1,78 @@
+//! `muster report`: all that the ledger knows of a run.
+mod json;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::process::ExitCode;
+
+use drill::id::{DrillName, RunId};
+use drill::ledger::{Event, Stamped, State};
+use drill::port::Store;
+use drill::stop::Stop;
+use drivers::store;
+
+use super::style::{self, Output, Style};
+use crate::state_dir;
+
+/// Tell all that is known of a run: phases, findings, proofs, what is left, what to do
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  muster runs\n  muster report orders-nightly      # the newest run of a drill\n  \
+                        muster report orders-nightly-20261122t021500z-k7x2 --output json")]
+pub struct Args {
+    /// A run, or a drill, which stands for its newest run
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Stop> {
+    let directory = state_dir::find()?;
+    let Some(store) = store::look(&directory)? else {
+        return Err(Stop::internal(format!("no drill has run yet: {} holds no ledger", directory.display()))
+            .advise("`muster run DRILL.yaml` runs one; another state directory is named with MUSTER_STATE_DIR"));
+    };
+    let events = find(&*store, &args.run).await?;
+    let report = Report::of(&events)?;
+    let shown = match args.output {
+        Output::Text => text::text(&report, Style::of_stdout()),
+        Output::Json => json::json(&report)?,
+    };
+    style::print(&shown)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a run's events say.
+struct Report {
+    state: State,
+    ended: Option<jiff::Timestamp>,
+}
+
+impl Report {
+    fn of(events: &[Stamped]) -> Result<Self, Stop> {
+        let state = State::replay(events).map_err(|error| {
+            Stop::internal(format!("the ledger of this run cannot be read: {error}"))
+                .advise("this is a defect of muster, or the state directory was changed by hand; please report it")
+        })?;
+        let ended = events.iter().find(|stamped| matches!(stamped.event, Event::Ended { .. }));
+        Ok(Self { state, ended: ended.map(|stamped| stamped.at) })
+    }
+}
+
+async fn find(store: &dyn Store, given: &str) -> Result<Vec<Stamped>, Stop> {
+    if let Ok(run) = given.parse::<RunId>() {
+        let events = store.events(&run).await?;
+        if !events.is_empty() {
+            return Ok(events);
+        }
+    }
+    if let Ok(drill) = given.parse::<DrillName>()
+        && let Some(newest) = store.runs(Some(&drill), 1).await?.first()
+    {
+        return store.events(&newest.run).await;
+    }
+    Err(Stop::internal(format!("there is no run and no drill `{}` in the ledger", style::clean(given)))
+        .advise("`muster runs` lists the runs"))
+}
