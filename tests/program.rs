@@ -93,6 +93,7 @@ impl Muster {
 
 impl Finished {
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "most callers only want the exit code to be right")]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(
             self.code,

@@ -21,7 +21,7 @@ fn boot_id() -> Result<String, Stop> {
     Ok(text.trim().to_owned())
 }
 
-/// Field 22 of /proc/PID/stat (proc_pid_stat(5)); the name in field 2 may hold spaces and brackets. None for a zombie: it has
+/// Field 22 of /proc/PID/stat (see `proc_pid_stat(5)`); the name in field 2 may hold spaces and brackets. None for a zombie: it has
 /// ended, and only waits for its parent.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -13,7 +13,7 @@ use drivers::store::sqlite::{Mode, SqliteStore};
 use crate::executor::Ports;
 
 /// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
-pub async fn local(state_directory: &Path) -> Result<Ports, Stop> {
+pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
     let program = std::env::current_exe().or_stop(Reason::Internal, "finding muster's own program")?;
     let config = LocalConfig::new(state_directory.to_owned(), program);
     Ok(Ports {

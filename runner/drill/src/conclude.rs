@@ -79,7 +79,7 @@ fn candidates(state: &State, times: &Times) -> Vec<Stop> {
             Some((_, PhaseOutcome::Done { .. })) | None => None,
         })
         .collect();
-    if stops.is_empty() && !state.phase(LAST).is_some_and(|record| record.ended.is_some()) {
+    if stops.is_empty() && state.phase(LAST).is_none_or(|record| record.ended.is_none()) {
         let during = state.phases.iter().rev().find(|record| record.phase != Phase::Teardown && record.ended.is_none());
         let place = during.map_or("before its first phase".to_owned(), |record| format!("during {}", record.phase));
         stops.push(Stop::new(Reason::Interrupted, format!("muster itself was ended {place}")));
@@ -169,13 +169,13 @@ mod tests {
             drill: "orders".parse().expect("a name"),
             drill_digest: crate::id::Sha256Digest::of(b""),
             drill_file: "/drills/orders.yaml".to_owned(),
-            labels: Default::default(),
+            labels: std::collections::BTreeMap::default(),
             at,
             owner: Owner { pid: 1, start_ticks: 1, boot_id: String::new() },
             muster_version: "0".to_owned(),
             fidelity: Fidelity::Production,
             objectives: Objectives {
-                recovery_time: Some(Duration::from_secs(60)),
+                recovery_time: Some(Duration::from_mins(1)),
                 recovery_point: Some(Duration::from_hours(24)),
             },
             evidence_directory: String::new(),
@@ -222,7 +222,7 @@ mod tests {
             check: "rows".to_owned(),
             database: "d".to_owned(),
             outcome: CheckOutcome::Trapped { why: "unreachable".to_owned() },
-            usage: Default::default(),
+            usage: crate::agent::CheckUsage::default(),
         })
     }
 

@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn people_read_two_units_at_most() {
         assert_eq!(duration(Duration::from_millis(340)), "0.3 s");
-        assert_eq!(duration(Duration::from_secs(22_320)), "6 h 12 m");
-        assert_eq!(duration(Duration::from_secs(86_400)), "1 d");
+        assert_eq!(duration(Duration::from_mins(372)), "6 h 12 m");
+        assert_eq!(duration(Duration::from_hours(24)), "1 d");
         assert_eq!(size(1_288_490_189), "1.2 GiB");
         assert_eq!(size(640_679_936), "611 MiB");
         assert_eq!(count(12_402_118), "12,402,118");

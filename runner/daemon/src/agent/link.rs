@@ -10,7 +10,7 @@ use drill::proof::Probe;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use futures_io::{AsyncRead, AsyncWrite};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt};
 
@@ -113,13 +113,9 @@ impl AgentLink {
         self.control.lease(grant).await
     }
 
-    /// Runs the job to its end; `on_event` is told everything but `Done`, cleaned and within the job's limits. Findings that
-    /// were told before an error stand.
-    pub async fn run_job(
-        &mut self,
-        job: Job,
-        mut on_event: impl AsyncFnMut(FromAgent) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
+    /// Runs the job to its end; `events` gets everything but `Done`, cleaned and within the job's limits. Findings that were
+    /// told before an error stand. Waits where nobody takes them, and so does the agent.
+    pub async fn run_job(&mut self, job: Job, events: mpsc::Sender<FromAgent>) -> Result<(), Stop> {
         let mut watch = JobWatch::new(&job);
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;
@@ -127,7 +123,9 @@ impl AgentLink {
             let late = |_| Stop::new(Reason::Deadline, "the agent did not end its job by the deadline of the checks");
             let message = tokio::time::timeout_at(deadline, self.hear()).await.map_err(late)??;
             match watch.hear(message)? {
-                Heard::Event(event) => on_event(event).await?,
+                Heard::Event(event) => {
+                    events.send(event).await.or_stop(Reason::Internal, "listening to the agent")?;
+                }
                 Heard::Done => return Ok(()),
             }
         }

@@ -1,7 +1,7 @@
 //! Both sides of the protocol against each other, over memory, with checks that are not plugins; and the runner's side against
 //! an agent that lies.
 #![expect(clippy::unwrap_used, reason = "a test")]
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use drill::stop::Stop;
 use drill::verdict::Reason;
 use plugin_host::backend::{Backend, ColumnData};
 use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 use tokio_util::sync::CancellationToken;
 
@@ -125,8 +126,10 @@ fn grant(server: &TestServer) -> LeaseGrant {
 /// What an executor does: from a spawned task, so that every future of the link must be `Send`.
 async fn run(mut link: AgentLink, job: Job) -> (AgentLink, Result<(), Stop>, Vec<FromAgent>) {
     let work = async move {
+        let (sender, mut heard) = mpsc::channel(1 << 16);
+        let outcome = link.run_job(job, sender).await;
         let mut events = Vec::new();
-        let outcome = link.run_job(job, |event| events.push(event)).await;
+        heard.recv_many(&mut events, 1 << 16).await;
         (link, outcome, events)
     };
     tokio::spawn(work).await.unwrap()
@@ -208,20 +211,21 @@ async fn cancelling_ends_a_job(mut link: AgentLink, server: &TestServer) {
     link.send_blob(b"wait").await.unwrap();
     let control = link.control();
     let wait = job(&[("orders", None)], &[("a", "wait"), ("b", "wait")], Sha256Digest::of(b"wait"));
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&heard);
+    let (sender, mut receiver) = mpsc::channel(64);
     let running = tokio::spawn(async move {
-        let outcome = link.run_job(wait, |event| sink.lock().unwrap().push(event)).await;
+        let outcome = link.run_job(wait, sender).await;
         (link, outcome)
     });
-    while !heard.lock().unwrap().iter().any(|event| matches!(event, FromAgent::Log { .. })) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut heard = Vec::new();
+    while !heard.iter().any(|event| matches!(event, FromAgent::Log { .. })) {
+        heard.push(receiver.recv().await.unwrap());
     }
     control.lease(grant(server)).await.unwrap();
     control.cancel().await.unwrap();
     let (link, outcome) = running.await.unwrap();
     outcome.unwrap();
-    let ended = outcomes(&heard.lock().unwrap());
+    receiver.recv_many(&mut heard, 64).await;
+    let ended = outcomes(&heard);
     assert_eq!(
         ended,
         [("a@orders".to_owned(), CheckOutcome::Cancelled), ("b@orders".to_owned(), CheckOutcome::Cancelled)]

@@ -188,7 +188,7 @@ mod tests {
         };
         let (whole, said) = shown(&paths[2]);
         assert_eq!(whole, 0);
-        expect![[r#"
+        expect![[r"
               ✓ signed by key KEY and unchanged since
               ✓ chain: 3 of 3 present
 
@@ -197,7 +197,7 @@ mod tests {
                 subject   drill c, sha256 b76419d9ad059fdfdc06637cb4db8ac93be25deb5bdf3cd2a7bbedaffe99d014
                 started   2026-11-22 02:15:00Z, concluded NOW
                 evidence  3 of store 00000000000000000000000000000001
-        "#]]
+        "]]
         .assert_eq(&with_fixed_time(&said));
         std::fs::remove_file(&paths[1]).unwrap();
         let (gap, said) = shown(&paths[2]);

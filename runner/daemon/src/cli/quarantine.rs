@@ -133,13 +133,13 @@ mod tests {
     #[test]
     fn the_list_says_why_and_how_to_release() {
         assert_eq!(text(&[], Style::plain()), "nothing is in quarantine\n");
-        expect![[r#"
+        expect![[r"
               ✗ /backups/orders/\u{1b}[2J
                 why       orders.dump: bytes 4194304 to 8388607 are not what was signed
                 since     2026-11-22 02:15:01Z, by orders-20261122t021500z-k7x2
                 manifest  sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
                 release   muster quarantine release ca978112ca1b
-        "#]]
+        "]]
         .assert_eq(&text(&[entry(b"a", "/backups/orders/\u{1b}[2J")], Style::plain()));
     }
 

@@ -18,7 +18,7 @@ pub struct Args {}
 
 pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
     let state_directory = state_dir::resolve()?;
-    let ports = wiring::local(&state_directory).await?;
+    let ports = wiring::local(&state_directory)?;
     let me = owner::this_process()?;
     let recovered = recover(&ports, Arc::new(Silent), &me, owner::is_alive).await?;
     let mut out = std::io::stdout().lock();

@@ -37,7 +37,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     };
     let checks = load_checks(&drill, &directory)?;
     let state_directory = state_dir::resolve()?;
-    let ports = wiring::local(&state_directory).await?;
+    let ports = wiring::local(&state_directory)?;
     let me = owner::this_process()?;
     recover(&ports, Arc::new(Silent), &me, owner::is_alive).await?;
 

@@ -102,12 +102,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_table_says_what_needs_a_look() {
-        expect![[r#"
+        expect![[r"
             run                            started                verdict     recovery time
             users-20261122t021500z-j8y2    2026-11-22 02:15:00Z   not ended   -
             stock-20261122t021500z-j8y2    2026-11-22 02:15:00Z   passed      21.4 s
             orders-20261122t021500z-j8y2   2026-11-22 02:15:00Z   failed      21.4 s          check-failed, something is left over: `muster reap`
-        "#]].assert_eq(&table(&runs().await));
+        "]].assert_eq(&table(&runs().await));
     }
 
     #[tokio::test]

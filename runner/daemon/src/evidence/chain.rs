@@ -37,14 +37,14 @@ impl ChainReport {
     pub fn line(&self) -> String {
         let mut line = format!("{} of {} present", self.present, self.total);
         if self.deleted > 0 {
-            line.push_str(&format!(", {} deleted on purpose, as a signed tombstone says", self.deleted));
+            line = format!("{line}, {} deleted on purpose, as a signed tombstone says", self.deleted);
         }
         if !self.missing.is_empty() {
             let ranges = self.missing.iter().map(|range| match (range.start(), range.end()) {
                 (start, end) if start == end => start.to_string(),
                 (start, end) => format!("{start} to {end}"),
             });
-            line.push_str(&format!(", missing {}", ranges.collect::<Vec<_>>().join(", ")));
+            line = format!("{line}, missing {}", ranges.collect::<Vec<_>>().join(", "));
         }
         line
     }

@@ -193,7 +193,8 @@ async fn drive(
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
     let control = agent.control();
-    let job = agent.run_job(job, async |event| record(context, event).await);
+    let (events, mut heard) = tokio::sync::mpsc::channel(64);
+    let job = agent.run_job(job, events);
     let mut job = std::pin::pin!(job);
     let mut renewal = tokio::time::interval(request.ttl * 2 / 3);
     // The first tick is at once, and the lease is new.
@@ -202,7 +203,11 @@ async fn drive(
     loop {
         let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
         tokio::select! {
+            Some(event) = heard.recv() => record(context, event).await?,
             ended = &mut job => {
+                while let Ok(event) = heard.try_recv() {
+                    record(context, event).await?;
+                }
                 ended?;
                 return if grace.is_some() { Err(interrupted(Phase::Validate)) } else { Ok(()) };
             }

@@ -44,9 +44,8 @@ impl Observer for Text {
                 inner.screen.begin(name);
                 inner.screen.progress(name, &work(done, total, unit), share(done, total));
             }
-            Update::Log { .. } => {}
             // The run's own lines say what is wrong; the alert is for whoever is not looking.
-            Update::Alert(_) => {}
+            Update::Log { .. } | Update::Alert(_) => {}
             Update::KeyMade { directory } => inner.say([lines::key_made(directory)]),
         }
     }
@@ -106,6 +105,9 @@ impl Inner {
     }
 }
 
+/// Cells of a bar.
+const WIDTH: usize = 20;
+
 struct Screen {
     live: Option<Live>,
     colour: bool,
@@ -132,7 +134,6 @@ impl Screen {
 
     fn progress(&mut self, name: &str, text: &str, share: Option<usize>) {
         let Some(bar) = self.live.as_ref().and_then(|live| live.running.get(name)) else { return };
-        const WIDTH: usize = 20;
         match share {
             Some(done) => bar.set_message(format!("{}{}  {text}", "█".repeat(done), "░".repeat(WIDTH - done))),
             None => bar.set_message(text.to_owned()),
@@ -150,9 +151,9 @@ impl Screen {
     fn print(&self, line: &Line) {
         let text = self.dress(line);
         match &self.live {
-            Some(live) => {
+            Some(screen) => {
                 // A terminal that is gone is noticed by the signal that follows.
-                let _ = live.bars.println(text);
+                let _ = screen.bars.println(text);
             }
             None => {
                 let _ = writeln!(std::io::stdout().lock(), "{text}");
