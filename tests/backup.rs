@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::{Place, Server, muster};
 
 /// Rows in the largest table of the sample.
-pub const ROWS: u64 = 2_000;
+const ROWS: u64 = 2_000;
 
 /// A backup of the sample shop in a place, and the key that signed it.
 pub struct Backup<'a> {

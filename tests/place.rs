@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum User {
+enum User {
     /// Whoever runs the tests.
     Myself,
     /// Root's tests run as a plain user too.

@@ -94,11 +94,11 @@ struct Tally {
 
 impl Tally {
     fn summary(&self) -> String {
-        let mut line = format!("{}, {}", plural(self.tables, "table"), plural(self.rows, "row"));
-        if self.different > 0 {
-            line.push_str(&format!(", {} not as in the backup", count(self.different)));
+        let seen = format!("{}, {}", plural(self.tables, "table"), plural(self.rows, "row"));
+        match self.different {
+            0 => seen,
+            different => format!("{seen}, {} not as in the backup", count(different)),
         }
-        line
     }
 }
 

@@ -122,13 +122,14 @@ mod tests {
 
     #[test]
     fn options_are_read_as_written() {
-        let read = |text| serde_json::from_str::<Options>(text);
+        let read = |text: &str| serde_json::from_str::<Options>(text);
         let options = read(r#"{"expect": {"a.b": 3}, "tolerance": {"a.b": "0.5%", "a.c": 10}}"#).expect("valid");
         assert_eq!(options.tolerance["a.b"], Tolerance::Share(5_000));
         assert_eq!(options.tolerance["a.c"], Tolerance::Rows(10));
         assert!(read(r#"{"expects": {}}"#).expect_err("unknown").to_string().contains("unknown field `expects`"));
         for bad in ["1", "%", "101%", "-1%", "1.%", "1.00001%", "+1%", "1.5.5%"] {
-            let error = read(&format!(r#"{{"tolerance": {{"a.b": "{bad}"}}}}"#)).expect_err(bad).to_string();
+            let text = format!(r#"{{"tolerance": {{"a.b": "{bad}"}}}}"#);
+            let error = read(&text).expect_err(bad).to_string();
             assert!(error.contains("neither a number of rows nor a share"), "{bad}: {error}");
         }
     }

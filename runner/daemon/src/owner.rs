@@ -16,7 +16,8 @@ pub fn is_alive(owner: &Owner) -> bool {
 }
 
 fn boot_id() -> Result<String, Stop> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").or_stop(Reason::Internal, "reading the boot id")?;
+    let text =
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").or_stop(Reason::Internal, "reading the boot id")?;
     Ok(text.trim().to_owned())
 }
 
@@ -46,7 +47,8 @@ mod tests {
     fn a_process_that_has_ended_is_not_alive_even_as_a_zombie() {
         let mut child = std::process::Command::new("/bin/true").spawn().expect("true runs");
         let owner = Owner { pid: child.id(), ..this_process().expect("/proc is there") };
-        let zombie = || fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|stat| stat.contains(") Z "));
+        let zombie =
+            || fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|stat| stat.contains(") Z "));
         for _ in 0..500 {
             if zombie() {
                 break;

@@ -320,16 +320,16 @@ fn page<T, U>(items: &[T], skip: u32, max: u32, make: impl Fn(&T) -> U, text: im
     /// What an item takes in the guest beside its text.
     const FIXED: usize = 100;
     let mut room = MAX_PAYLOAD / 2;
-    let mut made = Vec::new();
+    let mut taken = Vec::new();
     for item in items.iter().skip(skip as usize).take(max as usize) {
         let size = FIXED + text(item);
-        if size > room && !made.is_empty() {
+        if size > room && !taken.is_empty() {
             break;
         }
         room = room.saturating_sub(size);
-        made.push(make(item));
+        taken.push(make(item));
     }
-    made
+    taken
 }
 
 #[cfg(test)]

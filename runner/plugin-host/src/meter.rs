@@ -173,7 +173,7 @@ mod tests {
         let cpu = CpuTime::default();
         let inner = cpu.clone();
         let done = cpu
-            .bill(Duration::from_secs(60), async {
+            .bill(Duration::from_mins(1), async {
                 burn(Duration::from_millis(20));
                 inner.excuse(async { burn(Duration::from_millis(200)) }).await;
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -62,8 +62,7 @@ impl CheckRunner for PluginRunner {
         match component {
             Err(outcome) => RunOutcome { outcome, usage: CheckUsage::default() },
             Ok(component) => {
-                let ran =
-                    self.host.run(&component, &call.grants, &call.limits, &call.options, backend, &cancel).await;
+                let ran = self.host.run(&component, &call.grants, &call.limits, &call.options, backend, &cancel).await;
                 RunOutcome { outcome: ran.outcome, usage: ran.usage }
             }
         }

@@ -115,7 +115,11 @@ impl AgentLink {
 
     /// Runs the job to its end; `on_event` is told everything but `Done`, cleaned and within the job's limits. Findings that
     /// were told before an error stand.
-    pub async fn run_job(&mut self, job: Job, mut on_event: impl AsyncFnMut(FromAgent) -> Result<(), Stop>) -> Result<(), Stop> {
+    pub async fn run_job(
+        &mut self,
+        job: Job,
+        mut on_event: impl AsyncFnMut(FromAgent) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
         let mut watch = JobWatch::new(&job);
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;

@@ -105,11 +105,7 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()
 
 fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
     let manifest = &captured.manifest;
-    let mut lines = vec![format!(
-        "captured   {} in {}",
-        captured.directory.display(),
-        unit::duration(captured.took)
-    )];
+    let mut lines = vec![format!("captured   {} in {}", captured.directory.display(), unit::duration(captured.took))];
     let mut more = |line: String| lines.push(format!("           {line}"));
     for part in &manifest.parts {
         for file in &part.files {

@@ -1,19 +1,19 @@
 //! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
-mod capture;
-mod doctor;
-mod drill_file;
-mod evidence;
-mod key;
-mod manifest;
-mod quarantine;
-mod reap;
-mod render;
-mod report;
-mod run;
-mod runs;
-mod schema;
-mod style;
-mod verify;
+pub mod capture;
+pub mod doctor;
+pub mod drill_file;
+pub mod evidence;
+pub mod key;
+pub mod manifest;
+pub mod quarantine;
+pub mod reap;
+pub mod render;
+pub mod report;
+pub mod run;
+pub mod runs;
+pub mod schema;
+pub mod style;
+pub mod verify;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -11,7 +11,9 @@ use crate::{owner, state_dir, wiring};
 
 /// Remove what runs left behind whose process is gone
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  muster reap\n\nRuns that are still going on are left alone. Exit code 4: something is still there.")]
+#[command(
+    after_help = "Example:\n  muster reap\n\nRuns that are still going on are left alone. Exit code 4: something is still there."
+)]
 pub struct Args {}
 
 pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {

@@ -58,9 +58,8 @@ async fn verify(args: &Args, trust: Trust) -> Result<(), Stop> {
     }
     let manifest = &backup.manifest;
     let age = jiff::Timestamp::now().duration_since(manifest.snapshot_time);
-    let age = std::time::Duration::try_from(age).map_or_else(|_| "in the future".to_owned(), |age| {
-        format!("{} ago", unit::duration(age))
-    });
+    let age = std::time::Duration::try_from(age)
+        .map_or_else(|_| "in the future".to_owned(), |age| format!("{} ago", unit::duration(age)));
     let mut out = std::io::stdout().lock();
     // The verdict is in the exit code, too.
     let _ = writeln!(

@@ -77,8 +77,7 @@ fn load(check: &Check, base: &Path, host: &Host) -> Result<Loaded, Stop> {
     let grants = match &check.plugin {
         Plugin::Builtin(_) => inspection.grants,
         Plugin::File { .. } => {
-            let missing: Vec<&str> =
-                inspection.grants.difference(&check.grants).map(|grant| grant.as_str()).collect();
+            let missing: Vec<&str> = inspection.grants.difference(&check.grants).map(|grant| grant.as_str()).collect();
             if !missing.is_empty() {
                 let line = missing.iter().map(|grant| format!("{grant}: {{}}")).collect::<Vec<_>>().join(", ");
                 return Err(Stop::internal(format!(
@@ -264,7 +263,13 @@ async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
             Ok(())
         }
         FromAgent::CheckStarted { check, database } => {
-            journal.observer().update(Update::Check { name: &check, database: &database, done: 0, total: None, unit: "" });
+            journal.observer().update(Update::Check {
+                name: &check,
+                database: &database,
+                done: 0,
+                total: None,
+                unit: "",
+            });
             Ok(())
         }
         // Exported by the daemon once it serves metrics; the evidence holds findings only.

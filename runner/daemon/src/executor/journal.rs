@@ -50,7 +50,12 @@ impl Journal {
         .await
     }
 
-    pub(super) async fn phase_ended(&self, phase: Phase, duration: Duration, outcome: PhaseOutcome) -> Result<(), Stop> {
+    pub(super) async fn phase_ended(
+        &self,
+        phase: Phase,
+        duration: Duration,
+        outcome: PhaseOutcome,
+    ) -> Result<(), Stop> {
         self.append(Event::PhaseEnded { phase, duration, outcome }).await
     }
 

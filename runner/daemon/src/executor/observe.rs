@@ -8,13 +8,29 @@ use drill::port::Alert;
 pub enum Update<'a> {
     /// The ledger has it.
     Event(&'a Stamped),
-    Progress { phase: Phase, done: u64, total: Option<u64>, unit: &'a str },
+    Progress {
+        phase: Phase,
+        done: u64,
+        total: Option<u64>,
+        unit: &'a str,
+    },
     /// A check says where it is.
-    Check { name: &'a str, database: &'a str, done: u64, total: Option<u64>, unit: &'a str },
-    Log { check: &'a str, message: &'a str },
+    Check {
+        name: &'a str,
+        database: &'a str,
+        done: u64,
+        total: Option<u64>,
+        unit: &'a str,
+    },
+    Log {
+        check: &'a str,
+        message: &'a str,
+    },
     Alert(&'a Alert),
     /// The key that signs evidence was made just now: whoever checks evidence needs its public half.
-    KeyMade { directory: &'a Path },
+    KeyMade {
+        directory: &'a Path,
+    },
 }
 
 /// Told as things happen; must return at once.

@@ -8,9 +8,7 @@ use drill::id::Sha256Digest;
 use drill::ledger::{Artifact, Event, PhaseOutcome, Resource};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
-use drill::port::{
-    EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage,
-};
+use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
 use drill::spec::{Isolation, Limits};
 use drill::stop::Stop;
@@ -143,7 +141,9 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
     let opening = tokio::time::timeout(drill.deadlines.verify, context.ports.artifacts.open(&drill.source, base));
     let result = match opening.await {
         Ok(result) => result,
-        Err(_) => Err(Stop::new(Reason::SourceUnreachable, "the backup's manifest could not be read within the deadline")),
+        Err(_) => {
+            Err(Stop::new(Reason::SourceUnreachable, "the backup's manifest could not be read within the deadline"))
+        }
     };
     match result {
         Ok(opened) => {
@@ -220,14 +220,13 @@ async fn refuse_quarantined(context: &Context<'_>, opened: &Opened) -> Result<()
     let hit = entries.iter().find(|entry| entry.digest == opened.digest && entry.location == opened.location);
     match hit {
         None => Ok(()),
-        Some(entry) => Err(Stop::new(
-            Reason::Quarantined,
-            format!("this backup was quarantined by {}: {}", entry.run, entry.why),
-        )
-        .advise(format!(
-            "once the copy at {} is right again: muster quarantine release {}",
-            entry.location, entry.digest
-        ))),
+        Some(entry) => {
+            Err(Stop::new(Reason::Quarantined, format!("this backup was quarantined by {}: {}", entry.run, entry.why))
+                .advise(format!(
+                    "once the copy at {} is right again: muster quarantine release {}",
+                    entry.location, entry.digest
+                )))
+        }
     }
 }
 
@@ -259,7 +258,8 @@ async fn verify(
         opened.artifact.stage(&storage.staging, &progress).await?;
         let baselines = checks::baselines(&opened.manifest, &storage.staging)?;
         let age = unit::duration(
-            Duration::try_from(jiff::Timestamp::now().duration_since(opened.manifest.snapshot_time)).unwrap_or_default(),
+            Duration::try_from(jiff::Timestamp::now().duration_since(opened.manifest.snapshot_time))
+                .unwrap_or_default(),
         );
         let size = unit::size(opened.manifest.total_size());
         let note = format!("{size}, {}, signed by {}, taken {age} ago", opened.digest.short(), opened.signed_by);

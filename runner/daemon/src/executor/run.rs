@@ -96,7 +96,8 @@ pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>)
 fn started(request: &Request) -> Result<RunStarted, Stop> {
     let at = jiff::Timestamp::now();
     let mut entropy = [0; 4];
-    getrandom::fill(&mut entropy).map_err(|error| Stop::internal(format!("no randomness for a run's name: {error}")))?;
+    getrandom::fill(&mut entropy)
+        .map_err(|error| Stop::internal(format!("no randomness for a run's name: {error}")))?;
     let drill = &request.drill;
     Ok(RunStarted {
         run: RunId::new(&drill.name, at, entropy),

@@ -102,7 +102,8 @@ async fn revoke(ports: &Ports, journal: &Journal, live: &mut LiveParts) -> Resul
         ttl: Duration::ZERO,
         not_after: jiff::Timestamp::now(),
     });
-    let revoked = timeout(Duration::from_secs(30), ports.credentials.revoke(&request, live.lease.as_ref(), server.as_ref()));
+    let revoked =
+        timeout(Duration::from_secs(30), ports.credentials.revoke(&request, live.lease.as_ref(), server.as_ref()));
     revoked.await.or_stop(Reason::Credentials, "revoking the lease")?
 }
 
@@ -123,7 +124,8 @@ fn outcome(journal: &Journal) -> PhaseOutcome {
         Some(_) if resource == Resource::Storage => Some("storage removed"),
         Some(_) | None => None,
     };
-    let notes: Vec<&str> = [Resource::Lease, Resource::Sandbox, Resource::Storage].into_iter().filter_map(said).collect();
+    let notes: Vec<&str> =
+        [Resource::Lease, Resource::Sandbox, Resource::Storage].into_iter().filter_map(said).collect();
     let note = if notes.is_empty() { "nothing to remove".to_owned() } else { notes.join(", ") };
     PhaseOutcome::Done { note }
 }

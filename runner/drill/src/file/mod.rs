@@ -13,6 +13,7 @@ mod shape;
 mod tree;
 
 pub use problem::{Place, Problem, Problems, render};
+pub use rule::is_reserved_setting;
 pub use schema::json_schema;
 
 use crate::id::Sha256Digest;

@@ -134,7 +134,7 @@ pub(super) static SETTING_NAME: TextRule = TextRule {
         if !starts || text.len() > 63 || !text.chars().all(inner) {
             return Err(Complaint::new(format!("`{text}` is not the name of a server setting")));
         }
-        if is_musters_own_setting(text) {
+        if is_reserved_setting(text) {
             return Err(
                 Complaint::new(format!("`{text}` is muster's own to set: the sandbox depends on it")).hint("remove it")
             );
@@ -147,10 +147,10 @@ pub(super) static SETTING_NAME: TextRule = TextRule {
 
 pub(super) static SETTING_VALUE: TextRule = TextRule {
     check: |text| {
-        if text.len() <= 1024 && !text.chars().any(char::is_control) {
+        if text.len() <= 4096 && !text.chars().any(char::is_control) {
             Ok(())
         } else {
-            Err(Complaint::new("a setting's value has at most 1024 bytes on one line"))
+            Err(Complaint::new("a setting's value has at most 4096 bytes on one line"))
         }
     },
     pattern: None,
@@ -191,24 +191,44 @@ pub(super) fn plugin(text: &str) -> Result<Plugin, Complaint> {
     Ok(Plugin::File { path: path_text.to_owned(), sha256 })
 }
 
-/// Where the server keeps its files, listens, and whom it lets in: the sandbox's boundary leans on them.
-fn is_musters_own_setting(name: &str) -> bool {
-    const OWN: [&str; 12] = [
-        "data_directory",
-        "config_file",
-        "hba_file",
-        "ident_file",
-        "external_pid_file",
-        "listen_addresses",
-        "port",
-        "unix_socket_directories",
-        "unix_socket_group",
-        "unix_socket_permissions",
-        "log_destination",
-        "logging_collector",
-    ];
+/// Server settings that muster sets by itself, beside all that begin with `ssl`: where the server keeps its files, listens,
+/// logs, runs commands, and whom it lets in. The sandbox's boundary leans on them.
+const RESERVED_SETTINGS: [&str; 29] = [
+    "allow_system_table_mods",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "config_file",
+    "data_directory",
+    "event_triggers",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
+    "lc_messages",
+    "listen_addresses",
+    "log_connections",
+    "log_destination",
+    "log_line_prefix",
+    "logging_collector",
+    "port",
+    "primary_conninfo",
+    "restore_command",
+    "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
+    "password_encryption",
+    "db_user_namespace",
+    "krb_server_keyfile",
+    "log_min_error_statement",
+];
+
+/// Whether a drill must not set it; `name` in any case.
+pub fn is_reserved_setting(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    OWN.contains(&name.as_str()) || name == "ssl" || name.starts_with("ssl_")
+    RESERVED_SETTINGS.contains(&name.as_str()) || name.starts_with("ssl")
 }
 
 fn path(text: &str) -> Result<(), Complaint> {

@@ -303,7 +303,7 @@ static CHECK: Shape = Shape {
         required("plugin", Form::Text(&rule::PLUGIN), "`builtin:NAME`, or PATH@sha256:DIGEST of a component file."),
         optional("grants", Form::Object(&GRANTS), "What a plugin of your own may reach. Default: nothing."),
         optional("limits", Form::Object(&CHECK_LIMITS), "What the plugin may use."),
-        optional("options", Form::Free, "Options of the plugin; `muster plugin inspect` shows what it takes."),
+        optional("options", Form::Free, "Options of the plugin, handed over as they are."),
     ],
 };
 

@@ -262,12 +262,12 @@ async fn truncate_and_drop_meanwhile_change_nothing_or_stop_it() {
             TRUNCATE turned; INSERT INTO turned SELECT generate_series(1, 1000);
             DROP TABLE IF EXISTS passing; CREATE TABLE passing (id int);
         END;
-        COMMIT; PERFORM pg_sleep(0.02); END LOOP; END $$";
+        COMMIT; PERFORM pg_sleep(1); END LOOP; END $$";
     let meddler = server.psql("orders").args(["-c", meddle]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let _meddler = Ended(meddler);
     let place = Place::new();
     let mut made = 0;
-    for round in 0..6 {
+    for round in 0..4 {
         match place.capture(vec![server.info("orders")]).await {
             Ok(captured) => {
                 made += 1;

@@ -19,7 +19,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
 }
 
 /// Everything that could let a login write, run as somebody else, or read what it must not.
-const HOSTILE: &str = r#"
+const HOSTILE: &str = r"
 CREATE ROLE app LOGIN PASSWORD 'production';
 CREATE ROLE middle NOLOGIN;
 CREATE DATABASE vault OWNER app CONNECTION LIMIT 0;
@@ -73,7 +73,7 @@ END $$;
 CREATE EVENT TRIGGER spy ON ddl_command_start EXECUTE FUNCTION public.spy();
 CREATE EVENT TRIGGER spy_always ON ddl_command_end EXECUTE FUNCTION public.spy();
 ALTER EVENT TRIGGER spy_always ENABLE ALWAYS;
-"#;
+";
 
 async fn the_fake_keeps_the_contract() {
     let server = FakeServer::new(Script::default());
@@ -142,7 +142,7 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     let request = request("orders-20261122t021500z-ttls", &["postgres"], Duration::from_secs(4));
     let lease = embedded.issue(&request, server.as_ref()).await.expect("a lease");
     let session = server.login(&lease.grant.identity, "postgres").await.expect("it logs in");
-    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     embedded.renew(&request, server.as_ref()).await.expect("renewed");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect("renewed: it lives");

@@ -2,7 +2,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use plugin_host::{Host, HostConfig, HostError};
 
@@ -17,26 +16,19 @@ fn entry(directory: &Path) -> PathBuf {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).find(is_entry).expect("an entry was written")
 }
 
-fn load_time(host: &Host, bytes: &[u8]) -> Duration {
-    let started = Instant::now();
-    host.load(bytes).unwrap();
-    started.elapsed()
-}
-
 #[test]
 fn what_was_compiled_is_used_again_and_what_was_changed_is_not() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("plugins");
     let bytes = fixture("wants_digest");
-    let compiled = load_time(&open(&directory).unwrap(), &bytes);
+    open(&directory).unwrap().load(&bytes).unwrap();
     let entry = entry(&directory);
     let private = |path: &Path| fs::metadata(path).unwrap().permissions().mode().trailing_zeros() >= 6;
     assert!(private(&directory) && private(&entry) && private(&directory.join("key")));
 
     let written = fs::metadata(&entry).unwrap().modified().unwrap();
-    let taken = load_time(&open(&directory).unwrap(), &bytes);
+    open(&directory).unwrap().load(&bytes).unwrap();
     assert_eq!(fs::metadata(&entry).unwrap().modified().unwrap(), written, "it was not written again");
-    assert!(taken < compiled, "{taken:?} from the cache, {compiled:?} compiled");
 
     let good = fs::read(&entry).unwrap();
     let middle = good.len() / 2;

@@ -88,11 +88,14 @@ impl Call {
     }
 }
 
+/// Details or labels.
+type Pairs = Vec<(String, String)>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) findings: Vec<(Severity, String, String, Vec<(String, String)>)>,
+    pub(crate) findings: Vec<(Severity, String, String, Pairs)>,
     pub(crate) progress: Vec<(u64, Option<u64>, String)>,
-    pub(crate) metrics: Vec<(String, Vec<(String, String)>, f64)>,
+    pub(crate) metrics: Vec<(String, Pairs, f64)>,
     pub(crate) log: Vec<String>,
 }
 

@@ -69,7 +69,9 @@ pub(super) fn check_ended(check: &CheckEnded, state: &State) -> Vec<Line> {
     let time = check.usage.wall_time;
     let (first_mark, first_text) = match (&check.outcome, failures.first()) {
         (_, Some(first)) => (Mark::Bad, format!("{}: {}", first.subject, first.message)),
-        (CheckOutcome::Completed { summary }, None) => (Mark::Good, summary.clone().unwrap_or_else(|| "nothing amiss".to_owned())),
+        (CheckOutcome::Completed { summary }, None) => {
+            (Mark::Good, summary.clone().unwrap_or_else(|| "nothing amiss".to_owned()))
+        }
         (CheckOutcome::Inconclusive { why } | CheckOutcome::Trapped { why } | CheckOutcome::Refused { why }, None) => {
             (Mark::Unsure, why.clone())
         }
@@ -109,7 +111,8 @@ pub(super) fn key_made(directory: &Path) -> Line {
 }
 
 pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, evidence: Option<&str>) -> Vec<Line> {
-    let mut lines = vec![Line::new(Mark::None, String::new()), Line::new(mark(summary.verdict), verdict(state, summary))];
+    let mut lines =
+        vec![Line::new(Mark::None, String::new()), Line::new(mark(summary.verdict), verdict(state, summary))];
     if summary.verdict != Verdict::Passed {
         lines.push(Line::new(Mark::None, summary.message.clone()));
         if let Some(advice) = &summary.advice {

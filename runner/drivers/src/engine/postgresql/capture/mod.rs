@@ -94,7 +94,9 @@ async fn capture_all(request: &CaptureRequest, progress: &dyn Progress) -> Resul
         match dump(request, &work, progress).await? {
             Ok(made) => break (work, made),
             Err(message) if attempt == ATTEMPTS => {
-                return Err(Stop::new(Reason::SandboxUnfit, message).advise("capture when no migration runs"));
+                let problem =
+                    format!("tables were created, dropped or locked during all of {ATTEMPTS} attempts ({message})");
+                return Err(Stop::new(Reason::SandboxUnfit, problem).advise("capture when no migration runs"));
             }
             Err(_) => attempt += 1,
         }
