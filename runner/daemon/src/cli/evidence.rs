@@ -13,7 +13,7 @@ use crate::evidence::{Verified, verify};
 
 /// Check the signed record of a run
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +45,7 @@ struct VerifyArgs {
     output: Output,
 }
 
-pub(super) async fn run(Args { command: Command::Verify(args) }: Args) -> Result<ExitCode, Stop> {
+pub async fn run(Args { command: Command::Verify(args) }: Args) -> Result<ExitCode, Stop> {
     let trusted = args.trust.iter().map(|path| PublicKey::load(path)).collect::<Result<Vec<_>, _>>()?;
     let (file, output) = (args.file.clone(), args.output);
     // A file that is not there was never looked at.

@@ -13,7 +13,7 @@ use crate::state_dir;
 
 /// Backups that a run refused: later runs refuse them too, until they are released
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +45,7 @@ struct ReleaseArgs {
     which: String,
 }
 
-pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
+pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     match args.command {
         Command::List(args) => list(&args).await,
         Command::Release(args) => release(&args).await,

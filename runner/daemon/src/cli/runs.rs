@@ -18,7 +18,7 @@ use crate::state_dir;
     after_help = "Example:\n  muster runs --limit 10\n  muster runs --output json\n\nWhat happened in one of them: \
                         `muster report RUN`."
 )]
-pub(super) struct Args {
+pub struct Args {
     /// Only runs of this drill
     #[arg(long, value_name = "NAME")]
     drill: Option<DrillName>,
@@ -30,7 +30,7 @@ pub(super) struct Args {
     output: Output,
 }
 
-pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
+pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let directory = state_dir::find()?;
     let runs = match store::look(&directory)? {
         Some(store) => store.runs(args.drill.as_ref(), args.limit).await?,

@@ -19,7 +19,7 @@ use crate::state_dir;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  muster runs\n  muster report orders-nightly      # the newest run of a drill\n  \
                         muster report orders-nightly-20261122t021500z-k7x2 --output json")]
-pub(super) struct Args {
+pub struct Args {
     /// A run, or a drill, which stands for its newest run
     #[arg(value_name = "RUN")]
     run: String,
@@ -28,7 +28,7 @@ pub(super) struct Args {
     output: Output,
 }
 
-pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
+pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let directory = state_dir::find()?;
     let Some(store) = store::look(&directory)? else {
         return Err(Stop::internal(format!("no drill has run yet: {} holds no ledger", directory.display()))
