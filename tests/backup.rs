@@ -30,6 +30,20 @@ pub fn sample<'a>(place: &'a Place, name: &str) -> Backup<'a> {
     Backup { place, name: name.to_owned() }
 }
 
+/// A backup of a database of its own, made by `sql`.
+pub fn captured<'a>(place: &'a Place, name: &str, sql: &str) -> Backup<'a> {
+    let server = Server::start();
+    server.psql("postgres", &format!("CREATE DATABASE {name}"));
+    server.psql(name, sql);
+    if !place.path("backup.key").exists() {
+        muster(place, &["key", "generate", "backup"]).expect(0);
+    }
+    let (out, conninfo) = (format!("backups/{name}"), server.conninfo(name));
+    let arguments = ["capture", "--name", name, "--key", "backup.key", "--out", &out, "--database", &conninfo];
+    muster(place, &arguments).expect(0);
+    Backup { place, name: name.to_owned() }
+}
+
 impl Backup<'_> {
     /// The directory that `latest` leads to.
     pub fn directory(&self) -> PathBuf {

@@ -4,7 +4,7 @@ mod place;
 mod program;
 mod server;
 
-pub use backup::{Backup, sample};
+pub use backup::{Backup, captured, sample};
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};
 pub use server::{Server, programs};

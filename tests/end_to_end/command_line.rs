@@ -6,7 +6,7 @@ fn a_mistake_in_a_drill_file_is_shown_where_it_is() {
     let place = Place::new();
     place.write(
         "wrong.yaml",
-        "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: { name: orders }\nspec:\n  objectives: { recoverTime: 30m }\n  source:\n    manifest: m.json\n    trustedKeys: []\n",
+        "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: { name: orders }\nspec:\n  objectives: { recoverTime: 30m }\n  source:\n    manifest: backups/manifest.json\n    trustedKeys: []\n",
     );
     let run = muster(&place, &["run", "wrong.yaml"]).expect(3);
     for words in ["2 problems in", "recoverTime", "did you mean `recoveryTime`?", "`trustedKeys` is empty"] {

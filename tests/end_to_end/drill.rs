@@ -2,7 +2,7 @@
 use std::fs;
 
 use serde_json::json;
-use whole_program::{Place, muster, sample};
+use whole_program::{Place, captured, muster, sample};
 
 #[test]
 fn an_intact_backup_passes_and_its_evidence_can_be_checked() {
@@ -152,17 +152,49 @@ fn a_backup_without_its_roles_is_restored_with_a_warning_for_each() {
 #[test]
 fn an_objective_that_is_missed_fails_the_drill() {
     let place = Place::new();
-    let drill = sample(&place, "shop").drill_with("  objectives: { recoveryTime: 1ms }\n");
+    let drill = sample(&place, "shop").drill_with("  objectives: { recoveryPoint: 1s }\n");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
     let run = muster(&place, &["run", &drill, "--output", "json"]).expect(1);
     assert_eq!(run.result()["reason"], "objective-exceeded");
+    place.assert_nothing_left();
 }
 
 #[test]
 fn a_deadline_ends_the_run_and_not_the_teardown() {
     let place = Place::new();
-    let drill = sample(&place, "shop").drill_with("  deadlines: { restore: 50ms }\n");
+    let backup = captured(&place, "slow", "CREATE MATERIALIZED VIEW slow AS SELECT pg_catalog.pg_sleep(4)");
+    let drill = backup.drill_with("  deadlines: { restore: 1s }\n");
     let run = muster(&place, &["run", &drill, "--output", "json"]).expect(2);
     assert_eq!(run.result()["reason"], "deadline");
+    place.assert_nothing_left();
+
+    // The same deadline after the objective had passed is a verdict on the recovery.
+    let drill = backup.drill_with("  objectives: { recoveryTime: 1s }\n  deadlines: { restore: 2s }\n");
+    let run = muster(&place, &["run", &drill, "--output", "json"]).expect(1);
+    assert_eq!(run.result()["reason"], "deadline-after-objective");
+    place.assert_nothing_left();
+}
+
+/// The restore runs the dump's code as superuser: it finds nothing to harm.
+#[test]
+fn a_hostile_dump_changes_nothing_outside() {
+    let place = Place::new();
+    let attack = "for f in /proc/[0-9]*/fd/*; do (echo overwritten > $f) 2>/dev/null; done; \
+        (echo overwritten > /backup/evil.dump) 2>/dev/null; (echo x > /conf/pg_hba.conf) 2>/dev/null; ls /proc | grep -c '^[0-9]'; true";
+    let sql = format!(
+        "CREATE TABLE seen (line text); \
+         CREATE FUNCTION attack() RETURNS bigint LANGUAGE plpgsql AS $f$ DECLARE n bigint; BEGIN \
+             CREATE TEMP TABLE IF NOT EXISTS got (line text); \
+             COPY got FROM PROGRAM $p$ {attack} $p$; SELECT pg_catalog.count(*) INTO n FROM got; RETURN n; END $f$; \
+         CREATE MATERIALIZED VIEW evil AS SELECT public.attack() AS lines"
+    );
+    let backup = captured(&place, "evil", &sql);
+    let files: Vec<_> = fs::read_dir(backup.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let before: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    let run = muster(&place, &["run", &backup.drill(), "--output", "json"]);
+    let after: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(before == after, "the backup changed");
+    assert!(run.result()["verdict"].is_string(), "{}", run.stdout);
     place.assert_nothing_left();
 }
 

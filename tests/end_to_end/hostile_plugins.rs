@@ -18,29 +18,55 @@ fn digest(path: &Path) -> String {
 }
 
 #[test]
-fn a_plugin_that_spins_is_stopped_at_its_limit_and_the_run_tears_down() {
+fn plugins_that_misbehave_are_stopped_at_a_named_limit_and_the_run_tears_down() {
     let place = Place::new();
-    let spin = component("spin");
-    std::fs::copy(&spin, place.path("spin.wasm")).unwrap();
-    let check = format!(
-        "  checks:\n    - {{ name: rows, plugin: builtin:row-count }}\n    - {{ name: spin, plugin: spin.wasm@sha256:{}, limits: {{ cpuTime: 300ms }} }}\n",
-        digest(&spin)
-    );
-    let drill = sample(&place, "shop").drill_with(&check);
+    let hostile = component("hostile");
+    std::fs::copy(&hostile, place.path("hostile.wasm")).unwrap();
+    let mut checks = "  checks:\n    - { name: rows, plugin: builtin:row-count }\n".to_owned();
+    let acts = [
+        ("spin", "cpuTime"),
+        ("allocate", "memory"),
+        ("recurse", "stack"),
+        ("flood-findings", "findings"),
+        ("leak-rows", "handles"),
+    ];
+    for act in acts.map(|(act, _)| act).into_iter().chain(["trap"]) {
+        checks += &format!(
+            "    - {{ name: {act}, plugin: hostile.wasm@sha256:{}, grants: {{ sql: {{}} }}, limits: {{ cpuTime: 1s, findings: 20 }}, options: {{ act: {act} }} }}\n",
+            digest(&hostile)
+        );
+    }
+    let drill = sample(&place, "shop").drill_with(&checks);
     let run = muster(&place, &["run", &drill, "--output", "json"]).expect(2);
-    let result = run.result();
-    assert_eq!(result["reason"], "limit-reached", "{result}");
-    assert!(result["message"].as_str().unwrap().contains("cpu"), "{result}");
-    assert!(run.events("check-ended").iter().any(|check| check["check"] == "rows"));
+    let ended = run.events("check-ended");
+    let outcome = |name: &str| ended.iter().find(|check| check["check"] == name).unwrap()["outcome"].clone();
+    for (act, limit) in acts {
+        assert_eq!(outcome(act)["limit-reached"]["limit"], limit, "{act}: {}", outcome(act));
+    }
+    assert!(outcome("trap")["trapped"].is_object(), "{}", outcome("trap"));
+    assert!(outcome("rows")["completed"].is_object(), "{}", outcome("rows"));
+    assert!(run.events("finding").iter().filter(|finding| finding["subject"] == "hostile").count() >= acts.len());
     place.assert_nothing_left();
 }
 
 #[test]
 fn a_plugin_that_is_not_the_pinned_one_is_never_started() {
     let place = Place::new();
-    std::fs::copy(component("spin"), place.path("spin.wasm")).unwrap();
-    let check = format!("  checks:\n    - {{ name: spin, plugin: spin.wasm@sha256:{} }}\n", "0".repeat(64));
+    std::fs::copy(component("hostile"), place.path("hostile.wasm")).unwrap();
+    let check = format!("  checks:\n    - {{ name: x, plugin: hostile.wasm@sha256:{} }}\n", "0".repeat(64));
     let drill = sample(&place, "shop").drill_with(&check);
     let run = muster(&place, &["run", &drill]).expect(3);
     assert!(run.stderr.contains("not the plugin that the drill pins"), "{}", run.stderr);
+}
+
+/// Invariant 7.
+#[test]
+fn what_is_not_granted_is_refused_before_anything_begins() {
+    let place = Place::new();
+    let hostile = component("hostile");
+    std::fs::copy(&hostile, place.path("hostile.wasm")).unwrap();
+    let check = format!("  checks:\n    - {{ name: x, plugin: hostile.wasm@sha256:{} }}\n", digest(&hostile));
+    let drill = sample(&place, "shop").drill_with(&check);
+    let run = muster(&place, &["run", &drill]).expect(3);
+    assert!(run.stderr.contains("grants: { sql: {} }"), "{}", run.stderr);
 }

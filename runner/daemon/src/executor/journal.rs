@@ -12,9 +12,15 @@ use super::observe::{Observer, Update};
 
 /// The run's own hand on the ledger: appends, keeps the fold, tells the observer. An append that fails stops the next effect.
 pub(super) struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     store: Arc<dyn Store>,
     observer: Arc<dyn Observer>,
     state: Mutex<State>,
+    /// One append at a time, so that the fold sees events in the order in which the store does.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Journal {
@@ -22,20 +28,31 @@ impl Journal {
     pub(super) fn begin(store: Arc<dyn Store>, observer: Arc<dyn Observer>, started: RunStarted) -> Self {
         let stamped = Stamped { sequence: 1, at: started.at, event: Event::Started(started.clone()) };
         observer.update(Update::Event(&stamped));
-        Self { store, observer, state: Mutex::new(State::new(started)) }
+        Self::resume(store, observer, State::new(started))
     }
 
     /// Of a run that an earlier process began.
     pub(super) fn resume(store: Arc<dyn Store>, observer: Arc<dyn Observer>, state: State) -> Self {
-        Self { store, observer, state: Mutex::new(state) }
+        Self { inner: Arc::new(Inner { store, observer, state: Mutex::new(state), turn: Arc::default() }) }
     }
 
+    /// Durable when it returns. A caller that stops waiting does not stop the write: the next append waits for it, so that the
+    /// fold never misses what the store has.
     pub(super) async fn append(&self, event: Event) -> Result<(), Stop> {
-        let run = self.run();
-        let stamped = self.store.append(&run, &event).await?;
-        self.state().apply(&stamped).map_err(|error| Stop::internal(error.to_string()))?;
-        self.observer.update(Update::Event(&stamped));
-        Ok(())
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+        let inner = Arc::clone(&self.inner);
+        let written = tokio::spawn(async move {
+            let result = inner.append(event).await;
+            drop(turn);
+            result
+        });
+        match written.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(Stop::internal(format!("writing the ledger: {error}"))),
+            },
+        }
     }
 
     pub(super) async fn warn(&self, source: &str, subject: &str, message: String) -> Result<(), Stop> {
@@ -71,8 +88,8 @@ impl Journal {
                 advice: stop.advice.clone(),
             }
         };
-        self.store.raise(&alert).await?;
-        self.observer.update(Update::Alert(&alert));
+        self.inner.store.raise(&alert).await?;
+        self.inner.observer.update(Update::Alert(&alert));
         Ok(())
     }
 
@@ -81,16 +98,30 @@ impl Journal {
     }
 
     pub(super) fn observer(&self) -> &dyn Observer {
-        self.observer.as_ref()
+        self.inner.observer.as_ref()
     }
 
     /// Held only for a look: never across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state()
     }
 
     pub(super) fn progress(&self, phase: Phase) -> PhaseProgress<'_> {
         PhaseProgress { observer: self.observer(), phase }
+    }
+}
+
+impl Inner {
+    async fn append(&self, event: Event) -> Result<(), Stop> {
+        let run = self.state().started.run.clone();
+        let stamped = self.store.append(&run, &event).await?;
+        self.state().apply(&stamped).map_err(|error| Stop::internal(error.to_string()))?;
+        self.observer.update(Update::Event(&stamped));
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
