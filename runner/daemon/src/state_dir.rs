@@ -40,20 +40,11 @@ fn choose(variable: impl Fn(&str) -> Option<PathBuf>, is_root: bool) -> Result<P
 fn make(directory: &Path) -> Result<(), Stop> {
     let refuse = |what: String, advice: String| Err(Stop::internal(what).advise(advice));
     let shown = directory.display();
-    let found = match directory.metadata() {
+    let found = match directory.metadata().or_else(|_| create(directory)) {
         Ok(found) => found,
-        Err(_) => {
-            let made = directory.parent().map_or(Ok(()), |parent| DirBuilder::new().recursive(true).create(parent));
-            let made = made.and_then(|()| DirBuilder::new().recursive(true).mode(0o711).create(directory));
-            // Whatever the umask.
-            let made = made.and_then(|()| std::fs::set_permissions(directory, PermissionsExt::from_mode(0o711)));
-            match made.and_then(|()| directory.metadata()) {
-                Ok(found) => found,
-                Err(error) => {
-                    let advice = "make it yourself, or name another with MUSTER_STATE_DIR".to_owned();
-                    return refuse(format!("state directory {shown} cannot be made: {error}"), advice);
-                }
-            }
+        Err(error) => {
+            let advice = "make it yourself, or name another with MUSTER_STATE_DIR".to_owned();
+            return refuse(format!("state directory {shown} cannot be made: {error}"), advice);
         }
     };
     if !found.is_dir() {
@@ -76,6 +67,16 @@ fn make(directory: &Path) -> Result<(), Stop> {
         );
     }
     Ok(())
+}
+
+fn create(directory: &Path) -> std::io::Result<std::fs::Metadata> {
+    if let Some(parent) = directory.parent() {
+        DirBuilder::new().recursive(true).create(parent)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
+    // Whatever the umask.
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o711))?;
+    directory.metadata()
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn code(verified: &Verified) -> u8 {
 
 fn text(verified: &Verified, style: Style) -> String {
     let (chain, said) = (&verified.chain, &verified.statement.predicate);
-    let mut text = String::new();
+    let mut text = format!("{}\n\n", style.heading(&format!("evidence of {}", said.run)));
     let mut say = |mark: Mark, what: &str| {
         let _ = writeln!(text, "  {} {what}", style.sign(mark));
     };
@@ -88,7 +88,7 @@ fn text(verified: &Verified, style: Style) -> String {
     for wrong in &chain.wrong {
         say(Mark::Bad, &clean(wrong));
     }
-    let _ = writeln!(text, "\n  what it says of {}:", said.run);
+    let _ = writeln!(text, "\nit says");
     let verdict = said.result.verdict;
     let message = format!("{}: {}", verdict.as_str().to_uppercase(), clean(&said.result.message));
     let _ = writeln!(text, "  {} {message}", style.sign(verdict.into()));
@@ -165,6 +165,7 @@ fn json(verified: &Verified) -> Accepted<'_> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use drivers::key::EvidenceKey;
     use drivers::store::fake::MemoryStore;
     use expect_test::expect;
@@ -189,10 +190,12 @@ mod tests {
         let (whole, said) = shown(&paths[2]);
         assert_eq!(whole, 0);
         expect![[r#"
+            evidence of c-20261122t021500z-j8y2
+
               ✓ signed by key KEY and unchanged since
               ✓ chain: 3 of 3 present
 
-              what it says of c-20261122t021500z-j8y2:
+            it says
               ? INCONCLUSIVE: a signal ended it
                 subject   drill c, sha256 b76419d9ad059fdfdc06637cb4db8ac93be25deb5bdf3cd2a7bbedaffe99d014
                 started   2026-11-22 02:15:00Z, concluded NOW

@@ -102,7 +102,8 @@ fn text(entries: &[Quarantine], style: Style) -> String {
     if entries.is_empty() {
         return "nothing is in quarantine\n".to_owned();
     }
-    let mut text = String::new();
+    let number = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    let mut text = format!("{} in quarantine\n\n", unit::plural(number, "backup"));
     for entry in entries {
         let _ = writeln!(text, "  {} {}", style.sign(Mark::Bad), clean(&entry.location));
         let _ = writeln!(text, "    why       {}", clean(&entry.why));
@@ -116,6 +117,7 @@ fn text(entries: &[Quarantine], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use expect_test::expect;
 
     use super::*;
@@ -134,6 +136,8 @@ mod tests {
     fn the_list_says_why_and_how_to_release() {
         assert_eq!(text(&[], Style::plain()), "nothing is in quarantine\n");
         expect![[r#"
+            1 backup in quarantine
+
               ✗ /backups/orders/\u{1b}[2J
                 why       orders.dump: bytes 4194304 to 8388607 are not what was signed
                 since     2026-11-22 02:15:01Z, by orders-20261122t021500z-k7x2

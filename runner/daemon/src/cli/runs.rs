@@ -77,6 +77,7 @@ fn table(runs: &[RunSummary]) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use drill::port::Store as _;
     use drivers::store::fake::MemoryStore;
     use expect_test::expect;

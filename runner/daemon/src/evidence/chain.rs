@@ -1,5 +1,6 @@
 //! The chain behind one evidence, as far as its files lie beside it.
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -37,14 +38,14 @@ impl ChainReport {
     pub fn line(&self) -> String {
         let mut line = format!("{} of {} present", self.present, self.total);
         if self.deleted > 0 {
-            line.push_str(&format!(", {} deleted on purpose, as a signed tombstone says", self.deleted));
+            let _ = write!(line, ", {} deleted on purpose, as a signed tombstone says", self.deleted);
         }
         if !self.missing.is_empty() {
             let ranges = self.missing.iter().map(|range| match (range.start(), range.end()) {
                 (start, end) if start == end => start.to_string(),
                 (start, end) => format!("{start} to {end}"),
             });
-            line.push_str(&format!(", missing {}", ranges.collect::<Vec<_>>().join(", ")));
+            let _ = write!(line, ", missing {}", ranges.collect::<Vec<_>>().join(", "));
         }
         line
     }

@@ -26,7 +26,7 @@ fn journal() -> Vec<Stamped> {
         owner: Owner { pid: 1, start_ticks: 2, boot_id: "b".to_owned() },
         muster_version: "0.1.0".to_owned(),
         fidelity: Fidelity::Production,
-        objectives: Objectives { recovery_time: Some(std::time::Duration::from_secs(1800)), recovery_point: None },
+        objectives: Objectives { recovery_time: Some(std::time::Duration::from_mins(30)), recovery_point: None },
         evidence_directory: "/var/lib/muster/evidence".to_owned(),
     };
     let events = [

@@ -1,4 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 use std::path::Path;
 
 use drill::ledger::Event;
@@ -131,6 +132,7 @@ fn a_run_whose_process_died_early() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is one golden text")]
 fn the_json_speaks_the_words_of_evidence() {
     expect![[r#"
         {
