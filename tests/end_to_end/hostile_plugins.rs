@@ -31,10 +31,10 @@ fn plugins_that_misbehave_are_stopped_at_a_named_limit_and_the_run_tears_down() 
         ("leak-rows", "handles"),
     ];
     for act in acts.map(|(act, _)| act).into_iter().chain(["trap"]) {
-        checks += &format!(
-            "    - {{ name: {act}, plugin: hostile.wasm@sha256:{}, grants: {{ sql: {{}} }}, limits: {{ cpuTime: 1s, findings: 20 }}, options: {{ act: {act} }} }}\n",
-            digest(&hostile)
-        );
+        let plugin = format!("hostile.wasm@sha256:{}", digest(&hostile));
+        let limits = "grants: { sql: {} }, limits: { cpuTime: 1s, findings: 20 }";
+        checks.push_str("    - { name: ");
+        checks.push_str(&[act, ", plugin: ", &plugin, ", ", limits, ", options: { act: ", act, " } }\n"].concat());
     }
     let drill = sample(&place, "shop").drill_with(&checks);
     let run = muster(&place, &["run", &drill, "--output", "json"]).expect(2);
