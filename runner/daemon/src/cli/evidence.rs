@@ -13,7 +13,7 @@ use crate::evidence::{Verified, verify};
 
 /// Check the signed record of a run
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +45,7 @@ struct VerifyArgs {
     output: Output,
 }
 
-pub async fn run(Args { command: Command::Verify(args) }: Args) -> Result<ExitCode, Stop> {
+pub(super) async fn run(Args { command: Command::Verify(args) }: Args) -> Result<ExitCode, Stop> {
     let trusted = args.trust.iter().map(|path| PublicKey::load(path)).collect::<Result<Vec<_>, _>>()?;
     let (file, output) = (args.file.clone(), args.output);
     // A file that is not there was never looked at.
@@ -74,7 +74,7 @@ fn code(verified: &Verified) -> u8 {
 
 fn text(verified: &Verified, style: Style) -> String {
     let (chain, said) = (&verified.chain, &verified.statement.predicate);
-    let mut text = String::new();
+    let mut text = format!("{}\n\n", style.heading(&format!("evidence of {}", said.run)));
     let mut say = |mark: Mark, what: &str| {
         let _ = writeln!(text, "  {} {what}", style.sign(mark));
     };
@@ -88,7 +88,7 @@ fn text(verified: &Verified, style: Style) -> String {
     for wrong in &chain.wrong {
         say(Mark::Bad, &clean(wrong));
     }
-    let _ = writeln!(text, "\n  what it says of {}:", said.run);
+    let _ = writeln!(text, "\nit says");
     let verdict = said.result.verdict;
     let message = format!("{}: {}", verdict.as_str().to_uppercase(), clean(&said.result.message));
     let _ = writeln!(text, "  {} {message}", style.sign(verdict.into()));
@@ -165,6 +165,7 @@ fn json(verified: &Verified) -> Accepted<'_> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use drivers::key::EvidenceKey;
     use drivers::store::fake::MemoryStore;
     use expect_test::expect;
@@ -188,16 +189,18 @@ mod tests {
         };
         let (whole, said) = shown(&paths[2]);
         assert_eq!(whole, 0);
-        expect![[r"
+        expect![[r#"
+            evidence of c-20261122t021500z-j8y2
+
               ✓ signed by key KEY and unchanged since
               ✓ chain: 3 of 3 present
 
-              what it says of c-20261122t021500z-j8y2:
+            it says
               ? INCONCLUSIVE: a signal ended it
                 subject   drill c, sha256 b76419d9ad059fdfdc06637cb4db8ac93be25deb5bdf3cd2a7bbedaffe99d014
                 started   2026-11-22 02:15:00Z, concluded NOW
                 evidence  3 of store 00000000000000000000000000000001
-        "]]
+        "#]]
         .assert_eq(&with_fixed_time(&said));
         std::fs::remove_file(&paths[1]).unwrap();
         let (gap, said) = shown(&paths[2]);

@@ -13,7 +13,7 @@ use crate::state_dir;
 
 /// Backups that a run refused: later runs refuse them too, until they are released
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +45,7 @@ struct ReleaseArgs {
     which: String,
 }
 
-pub async fn run(args: Args) -> Result<ExitCode, Stop> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     match args.command {
         Command::List(args) => list(&args).await,
         Command::Release(args) => release(&args).await,
@@ -102,7 +102,8 @@ fn text(entries: &[Quarantine], style: Style) -> String {
     if entries.is_empty() {
         return "nothing is in quarantine\n".to_owned();
     }
-    let mut text = String::new();
+    let number = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    let mut text = format!("{} in quarantine\n\n", unit::plural(number, "backup"));
     for entry in entries {
         let _ = writeln!(text, "  {} {}", style.sign(Mark::Bad), clean(&entry.location));
         let _ = writeln!(text, "    why       {}", clean(&entry.why));
@@ -116,6 +117,7 @@ fn text(entries: &[Quarantine], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use expect_test::expect;
 
     use super::*;
@@ -133,13 +135,15 @@ mod tests {
     #[test]
     fn the_list_says_why_and_how_to_release() {
         assert_eq!(text(&[], Style::plain()), "nothing is in quarantine\n");
-        expect![[r"
+        expect![[r#"
+            1 backup in quarantine
+
               ✗ /backups/orders/\u{1b}[2J
                 why       orders.dump: bytes 4194304 to 8388607 are not what was signed
                 since     2026-11-22 02:15:01Z, by orders-20261122t021500z-k7x2
                 manifest  sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
                 release   muster quarantine release ca978112ca1b
-        "]]
+        "#]]
         .assert_eq(&text(&[entry(b"a", "/backups/orders/\u{1b}[2J")], Style::plain()));
     }
 

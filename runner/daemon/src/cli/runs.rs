@@ -18,7 +18,7 @@ use crate::state_dir;
     after_help = "Example:\n  muster runs --limit 10\n  muster runs --output json\n\nWhat happened in one of them: \
                         `muster report RUN`."
 )]
-pub struct Args {
+pub(super) struct Args {
     /// Only runs of this drill
     #[arg(long, value_name = "NAME")]
     drill: Option<DrillName>,
@@ -30,7 +30,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(args: Args) -> Result<ExitCode, Stop> {
+pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     let directory = state_dir::find()?;
     let runs = match store::look(&directory)? {
         Some(store) => store.runs(args.drill.as_ref(), args.limit).await?,
@@ -77,6 +77,7 @@ fn table(runs: &[RunSummary]) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
     use drill::port::Store as _;
     use drivers::store::fake::MemoryStore;
     use expect_test::expect;
@@ -102,12 +103,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_table_says_what_needs_a_look() {
-        expect![[r"
+        expect![[r#"
             run                            started                verdict     recovery time
             users-20261122t021500z-j8y2    2026-11-22 02:15:00Z   not ended   -
             stock-20261122t021500z-j8y2    2026-11-22 02:15:00Z   passed      21.4 s
             orders-20261122t021500z-j8y2   2026-11-22 02:15:00Z   failed      21.4 s          check-failed, something is left over: `muster reap`
-        "]].assert_eq(&table(&runs().await));
+        "#]].assert_eq(&table(&runs().await));
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 use std::path::Path;
 
 use drill::ledger::Event;
@@ -15,7 +16,7 @@ fn report(events: Vec<Event>) -> Report {
 
 #[test]
 fn a_failed_run_that_left_something() {
-    expect![[r"
+    expect![[r#"
         orders-20261122t021500z-j8y2   drill orders, fidelity production
 
           ✗ FAILED: check rows failed: public.orders has 12 rows and should have 13
@@ -80,7 +81,7 @@ fn a_failed_run_that_left_something() {
         What to do next
             `muster reap` removes what is left over, and says what stands in its way
             compare the backup with its source before you rely on it
-    "]]
+    "#]]
     .assert_eq(&text::text(&report(sample::failed()), Style::plain()));
 }
 
@@ -94,7 +95,7 @@ fn a_run_that_passed() {
 #[test]
 fn a_run_whose_process_died_early() {
     let events = sample::failed().into_iter().take(8).collect();
-    expect![[r"
+    expect![[r#"
         orders-20261122t021500z-j8y2   drill orders, fidelity production
 
           ? NO RESULT: the run has not come to its end
@@ -126,7 +127,7 @@ fn a_run_whose_process_died_early() {
 
         What to do next
             process 4711 ran it; where that is gone, `muster reap` cleans up and concludes the run
-    "]]
+    "#]]
     .assert_eq(&text::text(&report(events), Style::plain()));
 }
 
