@@ -22,11 +22,12 @@ help: ## this list
 demo: build ## a real backup: captured, drilled, damaged, refused (under three minutes after the build)
 	@MUSTER="$(abspath $(MUSTER))" scripts/demo
 
-test: setup lint ## everything: formatting, lints, and all tests against real servers and sandboxes
+test: lint build ## everything: formatting, lints, and all tests against real servers and sandboxes
 	cargo test --workspace
 
+# With the tests, whose features are the whole workspace's: nothing is built twice, whichever comes first.
 build: setup plugins ## the plugins, then muster, in target/debug
-	cargo build --workspace
+	cargo build --workspace --all-targets
 
 setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, minisign, Rust
 	@scripts/setup
@@ -37,7 +38,7 @@ plugins: ## the WebAssembly components that muster embeds and the tests use
 	    (cd "$$workspace" && cargo build --release --target wasm32-wasip2 --target-dir target); \
 	done
 
-lint: plugins ## formatting and clippy, here and in the plugins
+lint: setup plugins ## formatting and clippy, here and in the plugins
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for workspace in $(PLUGIN_WORKSPACES); do \

@@ -62,6 +62,12 @@ impl Muster {
         kill_process(pid, signal).expect("it is ours and not waited for");
     }
 
+    /// To everybody in its process group, of which it must be the leader.
+    pub fn signal_group(&self, signal: Signal) {
+        let group = Pid::from_child(&self.child);
+        rustix::process::kill_process_group(group, signal).expect("it leads a group of its own");
+    }
+
     /// Reads what it prints until a line holds `text`. Panics when it ends before.
     #[track_caller]
     pub fn read_until(&mut self, text: &str) {

@@ -1,4 +1,6 @@
 //! Every way in which a run can end leaves nothing behind (invariant 5).
+use std::os::unix::process::CommandExt;
+
 use rustix::process::Signal;
 use whole_program::{Finished, Muster, Place, muster, sample};
 
@@ -27,6 +29,35 @@ fn a_signal_ends_the_work_and_not_the_teardown() {
         interrupted(&finished);
         place.assert_nothing_left();
     }
+}
+
+/// What a terminal does on Ctrl-C: everybody in the foreground process group is told, and the sandbox must not be.
+#[test]
+fn a_terminal_interrupts_muster_and_not_its_sandbox() {
+    for phase in ["restore", "lease"] {
+        let place = Place::new();
+        let drill = sample(&place, "shop").drill();
+        let mut muster = Muster::start_with(&place, &["run", &drill, "--output", "json"], |command| {
+            command.process_group(0);
+        });
+        muster.read_until(&format!("\"phase\":\"{phase}\""));
+        muster.signal_group(Signal::INT);
+        let finished = muster.wait().expect(2);
+        interrupted(&finished);
+        let released = finished.events("released");
+        assert!(released.iter().any(|released| released["resource"] == "sandbox"), "{released:?}");
+        place.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_run_whose_evidence_cannot_be_written_is_not_begun() {
+    let place = Place::new();
+    let drill = sample(&place, "shop").drill();
+    place.write("evidence", "a file");
+    let run = muster(&place, &["run", &drill, "--evidence-dir", "evidence"]).expect(3);
+    assert!(run.stderr.contains("evidence cannot be written"), "{}", run.stderr);
+    place.assert_nothing_left();
 }
 
 #[test]

@@ -80,14 +80,31 @@ fn candidates(state: &State, times: &Times) -> Vec<Stop> {
         })
         .collect();
     if stops.is_empty() && state.phase(LAST).is_none_or(|record| record.ended.is_none()) {
-        let during = state.phases.iter().rev().find(|record| record.phase != Phase::Teardown && record.ended.is_none());
-        let place = during.map_or("before its first phase".to_owned(), |record| format!("during {}", record.phase));
+        let mut phases = state.phases.iter().rev().filter(|record| record.phase != Phase::Teardown);
+        let place = match (phases.clone().find(|record| record.ended.is_none()), phases.next()) {
+            (Some(running), _) => format!("during {}", running.phase),
+            (None, Some(last)) => format!("after {}", last.phase),
+            (None, None) => "before its first phase".to_owned(),
+        };
         stops.push(Stop::new(Reason::Interrupted, format!("muster itself was ended {place}")));
     }
     stops.extend(failed_checks(&state.findings));
     stops.extend(state.checks.iter().filter_map(inconclusive_check));
+    stops.extend(unheard_checks(state));
     stops.extend(exceeded(state, times));
     stops
+}
+
+/// Every check must have ended on every database, or nothing is proven.
+fn unheard_checks(state: &State) -> Option<Stop> {
+    let databases = state.artifact.iter().flat_map(|artifact| &artifact.databases);
+    let pairs =
+        state.plugins.iter().flat_map(|plugin| databases.clone().map(move |database| (&plugin.check, database)));
+    let heard = |check: &str, database: &str| {
+        state.checks.iter().any(|ended| ended.check == check && ended.database == database)
+    };
+    let (check, database) = pairs.into_iter().find(|(check, database)| !heard(check, database))?;
+    Some(Stop::new(Reason::CheckInconclusive, format!("{check} never said how it ended on database {database}")))
 }
 
 fn failed_checks(findings: &[Finding]) -> Option<Stop> {
@@ -103,7 +120,8 @@ fn failed_checks(findings: &[Finding]) -> Option<Stop> {
 fn inconclusive_check(check: &CheckEnded) -> Option<Stop> {
     let name = &check.check;
     match &check.outcome {
-        CheckOutcome::Completed { .. } | CheckOutcome::Cancelled => None,
+        CheckOutcome::Completed { .. } => None,
+        CheckOutcome::Cancelled => Some(Stop::new(Reason::CheckInconclusive, format!("{name} was cancelled"))),
         CheckOutcome::Inconclusive { why } => {
             Some(Stop::new(Reason::CheckInconclusive, format!("{name} cannot tell: {why}")))
         }

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use drill::stop::{OrStop, Stop};
@@ -7,29 +8,30 @@ use drill::verdict::Reason;
 use drivers::engine::postgresql::install::{Install, installs};
 use drivers::isolation::local::{Fact, LocalConfig, doctor};
 
+use rustix::fs::Access;
+
 use crate::state_dir;
 
 /// Say what this machine can do, and what to type for what is missing
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  muster doctor\n\nExit code 1: a drill cannot run here.")]
-pub struct Args {}
+pub struct Args {
+    /// Name the extensions of each PostgreSQL
+    #[arg(long)]
+    extensions: bool,
+}
 
-pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
+pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let program = std::env::current_exe().or_stop(Reason::Internal, "finding muster's own program")?;
     let state_directory = state_dir::find()?;
     let mut facts = doctor(&LocalConfig::new(state_directory.clone(), program)).await;
-    facts.extend(engines(&installs()));
-    facts.push(Fact {
-        name: "state directory".to_owned(),
-        ok: true,
-        detail: state_directory.display().to_string(),
-        advice: None,
-    });
+    facts.extend(engines(&installs(), args.extensions));
+    facts.push(state(&state_directory));
     let mut out = std::io::stdout().lock();
     let mut able = true;
     for fact in &facts {
         // A limit that nothing holds is a warning; without a sandbox or a server there is no drill.
-        able &= fact.ok || !matches!(fact.name.as_str(), "bubblewrap" | "user namespaces" | "PostgreSQL");
+        able &= fact.ok || !matches!(fact.name.as_str(), "bubblewrap" | "user namespaces" | "PostgreSQL" | STATE);
         let sign = if fact.ok { "✓" } else { "✗" };
         // Nobody reads on: the exit code says it too.
         let _ = writeln!(out, "  {sign} {:<18} {}", fact.name, fact.detail);
@@ -40,7 +42,22 @@ pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
     Ok(ExitCode::from(u8::from(!able)))
 }
 
-fn engines(installs: &[Install]) -> Vec<Fact> {
+const STATE: &str = "state directory";
+
+/// Whether it, or what it would be made in, can be written.
+fn state(directory: &Path) -> Fact {
+    let nearest = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+    let usable = nearest.is_dir() && rustix::fs::access(nearest, Access::WRITE_OK).is_ok();
+    let detail = match (usable, nearest == directory) {
+        (true, true) => directory.display().to_string(),
+        (true, false) => format!("{} (made by the first run)", directory.display()),
+        (false, _) => format!("{} cannot be written", nearest.display()),
+    };
+    let advice = (!usable).then(|| "set MUSTER_STATE_DIR to a directory of yours".to_owned());
+    Fact { name: STATE.to_owned(), ok: usable, detail, advice }
+}
+
+fn engines(installs: &[Install], name_extensions: bool) -> Vec<Fact> {
     if installs.is_empty() {
         return vec![Fact {
             name: "PostgreSQL".to_owned(),
@@ -50,12 +67,17 @@ fn engines(installs: &[Install]) -> Vec<Fact> {
         }];
     }
     let describe = |install: &Install| {
-        let extensions = u64::try_from(install.extensions.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(install.extensions.len()).unwrap_or(u64::MAX);
+        let extensions = if name_extensions {
+            format!("extensions {}", install.extensions.keys().cloned().collect::<Vec<_>>().join(" "))
+        } else {
+            unit::plural(count, "extension")
+        };
         let options = match &install.options {
             Some(options) => format!(", built with {}", options.iter().cloned().collect::<Vec<_>>().join(" ")),
             None => String::new(),
         };
-        format!("{} in {}, {}{options}", install.version, install.bin.display(), unit::plural(extensions, "extension"))
+        format!("{} in {}, {extensions}{options}", install.version, install.bin.display())
     };
     installs
         .iter()

@@ -2,12 +2,14 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use drill::ledger::Owner;
 use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Leftovers;
 
 use crate::executor::{Silent, recover};
-use crate::{owner, state_dir, wiring};
+use crate::owner::{self, ThisProcess};
+use crate::{state_dir, wiring};
 
 /// Remove what runs left behind whose process is gone
 #[derive(clap::Args)]
@@ -19,8 +21,9 @@ pub struct Args {}
 pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
     let state_directory = state_dir::resolve()?;
     let ports = wiring::local(&state_directory)?;
-    let me = owner::this_process()?;
-    let recovered = recover(&ports, Arc::new(Silent), &me, owner::is_alive).await?;
+    let me = ThisProcess::register(&state_directory)?;
+    let alive = |owner: &Owner| owner::is_alive(&state_directory, owner);
+    let recovered = recover(&ports, Arc::new(Silent), &me.owner, alive).await?;
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| {
         // What was done is in the ledger; a closed stream changes nothing.
@@ -35,12 +38,16 @@ pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
         }
     }
     for orphan in &recovered.orphans {
-        say(format!("{}: removed, though no ledger knew it: {}", orphan.run, orphan.what));
+        say(format!("{}: removed, though no ledger owed it: {}", orphan.run, orphan.what));
     }
     for run in &recovered.alive {
         say(format!("{run}: still going on"));
     }
-    if recovered.settled.is_empty() && recovered.orphans.is_empty() {
+    for (run, stop) in &recovered.troubles {
+        owed = true;
+        say(format!("{run}: {stop}"));
+    }
+    if recovered.settled.is_empty() && recovered.orphans.is_empty() && recovered.troubles.is_empty() {
         let running = u64::try_from(recovered.alive.len()).unwrap_or(u64::MAX);
         say(format!("nothing to reap, {} going on", unit::plural(running, "run")));
     }

@@ -1,16 +1,21 @@
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use drill::file::Options;
+use drill::ledger::Owner;
 use drill::stop::{OrStop, Stop};
-use drill::verdict::{Reason, exit_code};
+use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
+use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::drill_file;
-use super::render::{Json, Output, Text};
-use crate::executor::{Cancel, Observer, Request, Silent, execute, load_checks, recover};
-use crate::{owner, state_dir, wiring};
+use super::render::{Json, Text};
+use super::style::Output;
+use crate::executor::{Cancel, Observer, Ports, Request, Silent, execute, load_checks, recover};
+use crate::owner::{self, ThisProcess};
+use crate::{state_dir, wiring};
 
 /// Run one drill now
 #[derive(clap::Args)]
@@ -38,42 +43,80 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let checks = load_checks(&drill, &directory)?;
     let state_directory = state_dir::resolve()?;
     let ports = wiring::local(&state_directory)?;
-    let me = owner::this_process()?;
-    recover(&ports, Arc::new(Silent), &me, owner::is_alive).await?;
+    let me = ThisProcess::register(&state_directory)?;
+    settle(&ports, &me, &state_directory).await;
 
     let evidence_directory = match args.evidence_dir {
         Some(directory) => std::path::absolute(&directory).or_stop(Reason::Internal, "resolving --evidence-dir")?,
         None => state_directory.join("evidence"),
     };
+    // Found out before anything is begun: a drill without evidence would prove nothing.
+    let tried = || format!("evidence cannot be written to {}", evidence_directory.display());
+    std::fs::create_dir_all(&evidence_directory).or_stop(Reason::Internal, tried())?;
+    rustix::fs::access(&evidence_directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())?;
     let observer: Arc<dyn Observer> = match args.output {
         Output::Text => Arc::new(Text::new(args.quiet)),
         Output::Json => Arc::new(Json::new(args.quiet)),
     };
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
-    let request = Request { drill, drill_file, checks, evidence_directory, owner: me };
+    let request = Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone() };
     let ended = execute(request, &ports, observer, cancel).await;
     signals.abort();
     match ended {
-        Ok(ended) => Ok(ExitCode::from(exit_code(ended.summary.verdict, ended.leftovers))),
+        Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
         // The drill was not begun because it runs already: inconclusive, not a mistake of the caller.
         Err(stop) if stop.reason == Reason::AlreadyRunning => {
             super::report_error(&stop);
-            Ok(ExitCode::from(exit_code(stop.reason.verdict(), drill::verdict::Leftovers::None)))
+            let code = exit_code(stop.reason.verdict(), Leftovers::None);
+            if args.output == Output::Json {
+                Json::not_begun(&stop, code);
+            }
+            Ok(ExitCode::from(code))
         }
-        Err(stop) => Err(stop),
+        Err(stop) => {
+            if args.output == Output::Json {
+                Json::not_begun(&stop, EXIT_NOTHING_BEGUN);
+            }
+            Err(stop)
+        }
     }
 }
 
-/// SIGINT and SIGTERM end the work; the second one ends the waiting. Neither ends the teardown.
+/// Ends what killed runs left, before a new one begins. What cannot be settled is said, and is no reason not to drill.
+async fn settle(ports: &Ports, me: &ThisProcess, state_directory: &Path) {
+    let alive = |owner: &Owner| owner::is_alive(state_directory, owner);
+    let warn = |line: String| {
+        // The drill goes on, whoever listens.
+        let _ = writeln!(std::io::stderr().lock(), "warning: {line}");
+    };
+    match recover(ports, Arc::new(Silent), &me.owner, alive).await {
+        Ok(recovered) => {
+            for (run, leftovers) in recovered.settled {
+                match leftovers {
+                    Leftovers::None => warn(format!("{run} had been cut off: what it left was removed")),
+                    Leftovers::Some => warn(format!("{run} still leaves something behind: see `muster report {run}`")),
+                }
+            }
+            for (run, stop) in recovered.troubles {
+                warn(format!("{run} could not be settled: {stop}; `muster reap` tries again"));
+            }
+        }
+        Err(stop) => warn(format!("looking for what earlier runs left: {stop}")),
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP end the work; the second one ends the waiting. Neither ends the teardown.
 fn forward_signals(cancel: Cancel) -> Result<impl Future<Output = ()>, Stop> {
     let mut interrupt = signal(SignalKind::interrupt()).or_stop(Reason::Internal, "listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).or_stop(Reason::Internal, "listening for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).or_stop(Reason::Internal, "listening for SIGHUP")?;
     Ok(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             cancel.signal();
         }

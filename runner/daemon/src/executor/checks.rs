@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use drill::agent::{FromAgent, Job, JobCheck, JobDatabase, LeaseGrant};
-use drill::finding::Finding;
+use drill::finding::{Finding, Severity};
 use drill::id::Sha256Digest;
 use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
 use drill::manifest::Manifest;
@@ -118,8 +118,8 @@ pub(super) async fn validate(
         let mut agent = context.live.parts().agent.take().ok_or_else(|| Stop::internal("there is no agent"))?;
         let seen = run_checks(context, &mut agent, manifest, baselines, server, request).await;
         context.live.parts().agent = Some(agent);
-        seen?;
         context.journal.append(Event::Connections { lines: server.connections() }).await?;
+        seen?;
         let note = note(context);
         Ok(((), note))
     };
@@ -128,13 +128,12 @@ pub(super) async fn validate(
 
 fn note(context: &Context<'_>) -> String {
     let state = context.journal.state();
-    let checks = unit::plural(u64::try_from(state.checks.len()).unwrap_or(u64::MAX), "check");
-    let warnings = state.findings.iter().filter(|f| f.severity == drill::finding::Severity::Warning).count();
-    let failures = state.findings.iter().filter(|f| f.severity == drill::finding::Severity::Failure).count();
-    match (failures, warnings) {
-        (0, 0) => checks,
-        (failures, warnings) => format!("{checks}, {failures} failures, {warnings} warnings"),
-    }
+    let number = |count: usize, what: &str| unit::plural(u64::try_from(count).unwrap_or(u64::MAX), what);
+    let of = |severity| state.findings.iter().filter(|finding| finding.severity == severity).count();
+    let mut words = vec![number(state.checks.len(), "check")];
+    let counts = [(of(Severity::Failure), "failure"), (of(Severity::Warning), "warning")];
+    words.extend(counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| number(count, what)));
+    words.join(", ")
 }
 
 async fn run_checks(
@@ -146,24 +145,11 @@ async fn run_checks(
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
     let lease = context.live.parts().lease.clone().ok_or_else(|| Stop::internal("there is no lease"))?;
-    let mut databases = Vec::new();
-    for database in &request.databases {
-        let baseline = match baselines.get(database) {
-            Some(bytes) => Some(agent.send_blob(bytes).await?),
-            None => None,
-        };
-        databases.push(JobDatabase { name: database.clone(), baseline });
-    }
-    let mut checks = Vec::new();
-    for loaded in &context.request.checks {
-        checks.push(JobCheck {
-            name: loaded.check.name.clone(),
-            component: agent.send_blob(&loaded.component).await?,
-            grants: loaded.grants.iter().copied().collect(),
-            limits: loaded.check.limits,
-            options: loaded.check.options.clone(),
-        });
-    }
+    let (databases, checks) = tokio::select! {
+        biased;
+        () = context.cancel.asked() => return Err(interrupted(Phase::Validate)),
+        sent = send_blobs(context, agent, baselines, &request.databases) => sent?,
+    };
     let started_at = context.journal.state().started.at;
     let drill = &context.request.drill;
     let job = Job {
@@ -184,6 +170,34 @@ async fn run_checks(
     drive(context, agent, job, server, request).await
 }
 
+/// Components and baselines, named in the job by their digests.
+async fn send_blobs(
+    context: &Context<'_>,
+    agent: &mut AgentLink,
+    baselines: &Baselines,
+    names: &[String],
+) -> Result<(Vec<JobDatabase>, Vec<JobCheck>), Stop> {
+    let mut databases = Vec::new();
+    for name in names {
+        let baseline = match baselines.get(name) {
+            Some(bytes) => Some(agent.send_blob(bytes).await?),
+            None => None,
+        };
+        databases.push(JobDatabase { name: name.clone(), baseline });
+    }
+    let mut checks = Vec::new();
+    for loaded in &context.request.checks {
+        checks.push(JobCheck {
+            name: loaded.check.name.clone(),
+            component: agent.send_blob(&loaded.component).await?,
+            grants: loaded.grants.iter().copied().collect(),
+            limits: loaded.check.limits,
+            options: loaded.check.options.clone(),
+        });
+    }
+    Ok((databases, checks))
+}
+
 /// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.
 async fn drive(
     context: &Context<'_>,
@@ -196,9 +210,7 @@ async fn drive(
     let (events, mut heard) = tokio::sync::mpsc::channel(64);
     let job = agent.run_job(job, events);
     let mut job = std::pin::pin!(job);
-    let mut renewal = tokio::time::interval(request.ttl * 2 / 3);
-    // The first tick is at once, and the lease is new.
-    renewal.tick().await;
+    let mut renewal = renewals(context, request);
     let mut grace = None;
     loop {
         let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
@@ -208,18 +220,25 @@ async fn drive(
                 while let Ok(event) = heard.try_recv() {
                     record(context, event).await?;
                 }
-                ended?;
-                return if grace.is_some() { Err(interrupted(Phase::Validate)) } else { Ok(()) };
+                return if grace.is_some() { Err(interrupted(Phase::Validate)) } else { ended };
             }
             () = context.cancel.asked(), if grace.is_none() => {
-                control.cancel().await?;
                 grace = Some(Instant::now() + GRACE);
+                // An agent that cannot be told ends with its sandbox.
+                let _ = tokio::time::timeout(GRACE, control.cancel()).await;
             }
-            () = context.cancel.insisted() => return Err(interrupted(Phase::Validate)),
             () = tokio::time::sleep_until(patience), if grace.is_some() => return Err(interrupted(Phase::Validate)),
-            _ = renewal.tick() => control.lease(renew(context, server, request).await?).await?,
+            _ = renewal.tick(), if grace.is_none() => control.lease(renew(context, server, request).await?).await?,
         }
     }
+}
+
+/// Each time that two thirds of the lease's life are over; the first counts from when it was issued.
+fn renewals(context: &Context<'_>, request: &LeaseRequest) -> tokio::time::Interval {
+    let expires_at = context.live.parts().lease.as_ref().map(|lease| lease.grant.expires_at);
+    let left = expires_at.and_then(|end| Duration::try_from(end.duration_since(jiff::Timestamp::now())).ok());
+    let first = left.unwrap_or_default().saturating_sub(request.ttl / 3);
+    tokio::time::interval_at(Instant::now() + first, request.ttl * 2 / 3)
 }
 
 async fn renew(context: &Context<'_>, server: &dyn Server, request: &LeaseRequest) -> Result<LeaseGrant, Stop> {

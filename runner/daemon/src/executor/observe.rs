@@ -4,6 +4,8 @@ use drill::ledger::Stamped;
 use drill::phase::Phase;
 use drill::port::Alert;
 
+use super::Ended;
+
 /// What is said of a run while it goes on.
 pub enum Update<'a> {
     /// The ledger has it.
@@ -27,6 +29,8 @@ pub enum Update<'a> {
         message: &'a str,
     },
     Alert(&'a Alert),
+    /// The run is over, and its ledger or its evidence could not be written.
+    NotWritten(&'a Ended),
     /// The key that signs evidence was made just now: whoever checks evidence needs its public half.
     KeyMade {
         directory: &'a Path,

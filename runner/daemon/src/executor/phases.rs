@@ -11,7 +11,7 @@ use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
 use drill::spec::{Isolation, Limits};
-use drill::stop::Stop;
+use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
 
@@ -25,6 +25,9 @@ pub(super) type Baselines = BTreeMap<String, Vec<u8>>;
 
 /// How long a broken boundary may take to be noticed after it made something else fail.
 const AFTERSHOCK: Duration = Duration::from_millis(300);
+
+/// By how much the clocks of two machines may differ.
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// What every phase of one run shares.
 pub(super) struct Context<'a> {
@@ -81,14 +84,27 @@ pub(super) async fn phase<T>(
     allowed: Duration,
     work: impl Future<Output = Result<(T, String), Stop>>,
 ) -> Result<T, Stop> {
+    phase_begun_before(context, phase, Duration::ZERO, allowed, work).await
+}
+
+/// `spent` counts as the phase's, too.
+async fn phase_begun_before<T>(
+    context: &Context<'_>,
+    phase: Phase,
+    spent: Duration,
+    allowed: Duration,
+    work: impl Future<Output = Result<(T, String), Stop>>,
+) -> Result<T, Stop> {
     context.journal.append(Event::PhaseStarted { phase }).await?;
     let begun = Instant::now();
     let result = tokio::select! {
         // A signal wins over a phase that ends at the same time.
         biased;
         () = context.cancel.asked(), if phase != Phase::Validate => Err(interrupted(phase)),
+        // Checks may say what they saw; a second signal does not wait for them.
+        () = context.cancel.insisted() => Err(interrupted(phase)),
         stop = broken(context.live) => Err(stop),
-        result = tokio::time::timeout(allowed, work) => match result {
+        result = tokio::time::timeout(allowed.saturating_sub(spent), work) => match result {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(stop)) => Err(first_cause(context.live, stop).await),
             Err(_) => Err(deadline(phase, allowed, context.begun.elapsed(), &context.journal.state())),
@@ -98,7 +114,7 @@ pub(super) async fn phase<T>(
         Ok((value, note)) => (PhaseOutcome::Done { note }, Ok(value)),
         Err(stop) => (PhaseOutcome::Stopped(stop.clone()), Err(stop)),
     };
-    context.journal.phase_ended(phase, begun.elapsed(), outcome).await?;
+    context.journal.phase_ended(phase, spent + begun.elapsed(), outcome).await?;
     result
 }
 
@@ -139,12 +155,14 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
     let drill = &context.request.drill;
     let base = context.request.drill_file.parent().unwrap_or(std::path::Path::new("/"));
     let opening = tokio::time::timeout(drill.deadlines.verify, context.ports.artifacts.open(&drill.source, base));
-    let result = match opening.await {
-        Ok(result) => result,
-        Err(_) => {
+    let result = tokio::select! {
+        biased;
+        () = context.cancel.asked() => Err(interrupted(Phase::Verify)),
+        opened = opening => opened.unwrap_or_else(|_| {
             Err(Stop::new(Reason::SourceUnreachable, "the backup's manifest could not be read within the deadline"))
-        }
+        }),
     };
+    let result = result.and_then(|opened| not_from_the_future(&opened.manifest).map(|()| opened));
     match result {
         Ok(opened) => {
             context.journal.append(Event::Artifact(artifact(&opened))).await?;
@@ -159,6 +177,17 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
             Err(stop)
         }
     }
+}
+
+/// A wrong clock must not make a backup look newer than it is.
+fn not_from_the_future(manifest: &Manifest) -> Result<(), Stop> {
+    let now = jiff::Timestamp::now();
+    if manifest.snapshot_time <= now + CLOCK_SKEW {
+        return Ok(());
+    }
+    let (taken, now) = (manifest.snapshot_time, now.round(jiff::Unit::Second).unwrap_or(now));
+    Err(Stop::internal(format!("the backup was taken at {taken}, and here it is {now}: one of the clocks is wrong"))
+        .advise("set the clock of this machine, or of the one that the backup was made from"))
 }
 
 fn artifact(opened: &Opened) -> Artifact {
@@ -238,7 +267,14 @@ fn limits(context: &Context<'_>) -> Limits {
 
 async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
     context.journal.append(Event::Intended { resource: Resource::Storage }).await?;
-    let storage = context.ports.isolation.prepare(&context.journal.run()).await?;
+    let run = context.journal.run();
+    let preparing =
+        tokio::time::timeout(context.request.drill.deadlines.sandbox, context.ports.isolation.prepare(&run));
+    let storage = tokio::select! {
+        biased;
+        () = context.cancel.asked() => return Err(interrupted(Phase::Sandbox)),
+        prepared = preparing => prepared.or_stop(Reason::Deadline, "making the run's directory")??,
+    };
     let handle = storage.handle.clone();
     context.journal.append(Event::Acquired { resource: Resource::Storage, handle }).await?;
     Ok(storage)
@@ -265,7 +301,7 @@ async fn verify(
         let note = format!("{size}, {}, signed by {}, taken {age} ago", opened.digest.short(), opened.signed_by);
         Ok((baselines, note))
     };
-    let result = phase(context, Phase::Verify, drill.deadlines.verify.saturating_sub(opening), work).await;
+    let result = phase_begun_before(context, Phase::Verify, opening, drill.deadlines.verify, work).await;
     if let Err(stop) = &result
         && stop.reason == Reason::ArtifactRefused
     {

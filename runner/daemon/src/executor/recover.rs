@@ -22,8 +22,10 @@ pub struct Recovered {
     pub settled: Vec<(RunId, Leftovers)>,
     /// Runs whose process lives.
     pub alive: Vec<RunId>,
-    /// What no ledger of this store knows, removed by name.
+    /// What no ledger of this store owed, removed by name.
     pub orphans: Vec<Leftover>,
+    /// What could not be settled or removed; the next recovery tries again.
+    pub troubles: Vec<(RunId, Stop)>,
 }
 
 /// Ends every run that its process did not end. `me` takes them over; `alive` says whether an owner's process still lives.
@@ -36,23 +38,44 @@ pub async fn recover(
 ) -> Result<Recovered, Stop> {
     let mut recovered = Recovered::default();
     for run in ports.store.unsettled().await? {
-        let events = ports.store.events(&run).await?;
-        let state = State::replay(&events).map_err(|error| Stop::internal(error.to_string()))?;
-        let owner = ports.store.owner(&run).await?.unwrap_or_else(|| state.started.owner.clone());
-        let ended = state.ended.is_some();
-        if !ended && owner != *me && alive(&owner) {
-            recovered.alive.push(run);
-            continue;
+        match recover_one(ports, &observer, &run, me, &alive).await {
+            Ok(Some(leftovers)) => recovered.settled.push((run, leftovers)),
+            Ok(None) => recovered.alive.push(run),
+            Err(stop) => recovered.troubles.push((run, stop)),
         }
-        if !ports.store.take_over(&run, &owner, me).await? {
-            recovered.alive.push(run);
-            continue;
-        }
-        let leftovers = settle(ports, Arc::clone(&observer), state).await?;
-        recovered.settled.push((run, leftovers));
     }
-    recovered.orphans = orphans(ports).await?;
+    orphans(ports, &mut recovered).await?;
     Ok(recovered)
+}
+
+/// None where another process has it.
+async fn recover_one(
+    ports: &Ports,
+    observer: &Arc<dyn Observer>,
+    run: &RunId,
+    me: &Owner,
+    alive: &impl Fn(&Owner) -> bool,
+) -> Result<Option<Leftovers>, Stop> {
+    let owner = ports.store.owner(run).await?.ok_or_else(|| Stop::internal(format!("run {run} has no owner")))?;
+    let before = replay(ports, run).await?;
+    // Its first process ended the run and owes something: that process does not come back to it.
+    let given_up = before.ended.is_some() && owner == before.started.owner;
+    if owner != *me && alive(&owner) && !given_up {
+        return Ok(None);
+    }
+    if !ports.store.take_over(run, &owner, me).await? {
+        return Ok(None);
+    }
+    // What an earlier process wrote until this one took over.
+    let state = replay(ports, run).await?;
+    if state.ended.is_some() && !state.owes() {
+        return Ok(Some(Leftovers::None));
+    }
+    settle(ports, Arc::clone(observer), state).await.map(Some)
+}
+
+async fn replay(ports: &Ports, run: &RunId) -> Result<State, Stop> {
+    State::replay(&ports.store.events(run).await?).map_err(|error| Stop::internal(format!("run {run}: {error}")))
 }
 
 async fn settle(ports: &Ports, observer: Arc<dyn Observer>, state: State) -> Result<Leftovers, Stop> {
@@ -67,17 +90,25 @@ async fn settle(ports: &Ports, observer: Arc<dyn Observer>, state: State) -> Res
     if journal.state().summary.is_none() {
         teardown(ports, &journal, Live::default(), BUDGET).await;
     }
-    finish(ports, &journal, None).await.map(|ended| ended.leftovers)
+    let ended = finish(ports, &journal, None).await;
+    match ended.trouble {
+        Some(stop) => Err(stop),
+        None => Ok(ended.leftovers),
+    }
 }
 
-/// What exists under muster's names and belongs to no run of this store. Runs that the store knows are settled by their ledger.
-async fn orphans(ports: &Ports) -> Result<Vec<Leftover>, Stop> {
-    let mut removed = Vec::new();
+/// What exists under muster's names and nobody owes: of runs that this store does not know, or that owe nothing any more.
+async fn orphans(ports: &Ports, recovered: &mut Recovered) -> Result<(), Stop> {
     for leftover in ports.isolation.leftovers().await? {
-        if ports.store.events(&leftover.run).await?.is_empty() {
-            ports.isolation.release(&leftover.run, leftover.resource, None).await?;
-            removed.push(leftover);
+        let events = ports.store.events(&leftover.run).await?;
+        let settled = State::replay(&events).is_ok_and(|state| state.ended.is_some() && !state.owes());
+        if !events.is_empty() && !settled {
+            continue;
+        }
+        match ports.isolation.release(&leftover.run, leftover.resource, None).await {
+            Ok(_) => recovered.orphans.push(leftover),
+            Err(stop) => recovered.troubles.push((leftover.run, stop)),
         }
     }
-    Ok(removed)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use drill::id::{RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, State, Summary};
 use drill::spec::Drill;
 use drill::stop::Stop;
-use drill::verdict::Leftovers;
+use drill::verdict::{Leftovers, Reason, Verdict, exit_code};
 use futures_util::FutureExt;
 
 use super::journal::Journal;
@@ -34,6 +34,18 @@ pub struct Ended {
     pub state: State,
     pub summary: Summary,
     pub leftovers: Leftovers,
+    /// Why the ledger or the evidence does not hold all of it.
+    pub trouble: Option<Stop>,
+}
+
+impl Ended {
+    /// A run that could not be written down is never a success.
+    pub fn exit_code(&self) -> u8 {
+        match (exit_code(self.summary.verdict, self.leftovers), &self.trouble) {
+            (0, Some(_)) => exit_code(Verdict::Inconclusive, Leftovers::None),
+            (code, _) => code,
+        }
+    }
 }
 
 /// Runs a drill. An error means that nothing was begun; whatever happens after the claim is in [`Ended`].
@@ -58,25 +70,27 @@ pub async fn execute(
     };
 
     teardown(ports, &journal, live, request.drill.deadlines.teardown).await;
-    finish(ports, &journal, stop).await
+    Ok(finish(ports, &journal, stop).await)
 }
 
 /// The conclusion, the evidence and the end of a run whose teardown was tried.
-pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>) -> Result<Ended, Stop> {
-    let summary = {
-        let state = journal.state();
-        let mut summary = conclude(&state);
-        // A panic, or a ledger that could not be written, never reached the ledger as the end of a phase.
-        if let Some(stop) = stop
-            && summary.reason == drill::verdict::Reason::Interrupted
-        {
-            summary.verdict = stop.reason.verdict();
-            summary.reason = stop.reason;
-            summary.message = stop.message;
-            summary.advice = stop.advice;
-        }
-        summary
+pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>) -> Ended {
+    let summary = summary(&journal.state(), stop);
+    let written = AssertUnwindSafe(write_down(ports, journal, &summary)).catch_unwind().await;
+    let trouble = match written {
+        Ok(written) => written.err(),
+        Err(panic) => Some(Stop::internal(format!("muster itself failed: {}", panic_message(panic.as_ref())))),
     };
+    let state = journal.state().clone();
+    let summary = state.summary.clone().unwrap_or(summary);
+    let ended = Ended { leftovers: state.leftovers(), summary, state, trouble };
+    if ended.trouble.is_some() {
+        journal.observer().update(Update::NotWritten(&ended));
+    }
+    ended
+}
+
+async fn write_down(ports: &Ports, journal: &Journal, summary: &Summary) -> Result<(), Stop> {
     if journal.state().summary.is_none() {
         journal.append(Event::Concluded(summary.clone())).await?;
     }
@@ -88,9 +102,21 @@ pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>)
         }
     }
     let leftovers = journal.state().leftovers();
-    journal.append(Event::Ended { leftovers }).await?;
-    let state = journal.state().clone();
-    Ok(Ended { summary: state.summary.clone().unwrap_or(summary), leftovers, state })
+    journal.append(Event::Ended { leftovers }).await
+}
+
+fn summary(state: &State, stop: Option<Stop>) -> Summary {
+    let mut summary = conclude(state);
+    // A panic, or a ledger that could not be written, never reached the ledger as the end of a phase.
+    if let Some(stop) = stop
+        && summary.reason == Reason::Interrupted
+    {
+        summary.verdict = stop.reason.verdict();
+        summary.reason = stop.reason;
+        summary.message = stop.message;
+        summary.advice = stop.advice;
+    }
+    summary
 }
 
 fn started(request: &Request) -> Result<RunStarted, Stop> {

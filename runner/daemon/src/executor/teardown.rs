@@ -1,12 +1,14 @@
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use drill::ledger::{Database, Event, PhaseOutcome, Resource, plan_teardown};
+use drill::ledger::{Database, Event, Held, PhaseOutcome, Resource, plan_teardown};
 use drill::phase::Phase;
 use drill::port::LeaseRequest;
 use drill::proof::ReleaseProof;
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::Ports;
@@ -52,9 +54,13 @@ async fn release(ports: &Ports, journal: &Journal, live: &mut LiveParts, resourc
             Resource::Agent | Resource::Sandbox | Resource::Storage => remove(ports, journal, live, resource).await,
         }
     };
-    let result = timeout(budget, work).await.unwrap_or_else(|_| {
-        Err(Stop::internal(format!("removing the {resource} did not end within {}", unit::duration(budget))))
-    });
+    let result = match AssertUnwindSafe(timeout(budget, work)).catch_unwind().await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => {
+            Err(Stop::internal(format!("removing the {resource} did not end within {}", unit::duration(budget))))
+        }
+        Err(_) => Err(Stop::internal(format!("removing the {resource} ended in a panic"))),
+    };
     let event = match result {
         Ok(proof) => Event::Released { resource, proof },
         Err(stop) => Event::ReleaseFailed { resource, stop },
@@ -78,7 +84,8 @@ async fn remove(
             }
             live.sandbox = None;
         }
-        Resource::Lease | Resource::Storage => {}
+        Resource::Storage => must_be_unused(journal)?,
+        Resource::Lease => {}
     }
     let (run, handle) = {
         let state = journal.state();
@@ -87,9 +94,19 @@ async fn remove(
     ports.isolation.release(&run, resource, handle.as_ref()).await
 }
 
+/// A process that still runs would write on into files that nobody sees any more.
+fn must_be_unused(journal: &Journal) -> Result<(), Stop> {
+    let state = journal.state();
+    let owed = |resource| state.held.get(&resource).is_some_and(Held::is_owed);
+    match [Resource::Sandbox, Resource::Agent].into_iter().find(|resource| owed(*resource)) {
+        Some(user) => Err(Stop::internal(format!("the storage is kept while the {user} may still use it"))),
+        None => Ok(()),
+    }
+}
+
 async fn revoke(ports: &Ports, journal: &Journal, live: &mut LiveParts) -> Result<ReleaseProof, Stop> {
     let Some(server) = live.server.clone() else {
-        let sandbox = journal.state().held.get(&Resource::Sandbox).is_some_and(drill::ledger::Held::is_owed);
+        let sandbox = journal.state().held.get(&Resource::Sandbox).is_some_and(Held::is_owed);
         return if sandbox {
             Err(Stop::internal("the lease cannot be revoked: its database does not answer and is not gone yet"))
         } else {
@@ -111,7 +128,7 @@ fn outcome(journal: &Journal) -> PhaseOutcome {
     let state = journal.state();
     let owed: Vec<String> = Resource::ALL
         .into_iter()
-        .filter(|resource| state.held.get(resource).is_some_and(drill::ledger::Held::is_owed))
+        .filter(|resource| state.held.get(resource).is_some_and(Held::is_owed))
         .map(|resource| resource.to_string())
         .collect();
     if !owed.is_empty() {

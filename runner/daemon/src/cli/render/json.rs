@@ -2,6 +2,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use drill::ledger::{Event, State};
+use drill::stop::Stop;
 use drill::verdict::exit_code;
 use serde_json::{Value, json};
 
@@ -17,6 +18,22 @@ impl Json {
     /// `quiet`: only the `result`, and only if the run does not pass.
     pub fn new(quiet: bool) -> Self {
         Self { state: Mutex::new(None), quiet }
+    }
+}
+
+impl Json {
+    /// The `result` of a drill that was not begun.
+    pub fn not_begun(stop: &Stop, code: u8) {
+        print(&json!({
+            "type": "result",
+            "run": null,
+            "verdict": stop.reason.verdict(),
+            "reason": stop.reason,
+            "message": stop.message,
+            "advice": stop.advice,
+            "leftovers": "none",
+            "exitCode": code,
+        }));
     }
 }
 
@@ -52,6 +69,16 @@ impl Observer for Json {
                 json!({ "type": "check", "check": name, "database": database, "done": done, "total": total, "unit": unit })
             }
             Update::Log { check, message } => json!({ "type": "log", "check": check, "message": message }),
+            Update::NotWritten(ended) => {
+                let mut result = result(&ended.state);
+                result["verdict"] = json!(ended.summary.verdict);
+                result["reason"] = json!(ended.summary.reason);
+                result["message"] = json!(ended.summary.message);
+                result["exitCode"] = json!(ended.exit_code());
+                result["trouble"] = json!(ended.trouble.as_ref().map(|stop| &stop.message));
+                print(&result);
+                return;
+            }
             Update::KeyMade { directory } => {
                 json!({ "type": "key-made", "publicKey": directory.join("evidence.pub") })
             }

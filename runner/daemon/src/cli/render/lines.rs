@@ -6,33 +6,14 @@ use drill::agent::CheckOutcome;
 use drill::finding::{Finding, Severity};
 use drill::ledger::{CheckEnded, PhaseOutcome, State, Summary};
 use drill::phase::Phase;
+use drill::stop::Stop;
 use drill::unit;
-use drill::verdict::{Leftovers, Verdict};
+use drill::verdict::{Leftovers, Reason, Verdict};
+
+use crate::cli::style::{Mark, clean};
 
 /// Failures of one check that are shown; the evidence has them all.
 const SHOWN: usize = 5;
-
-/// How a line is meant; the words say it too, so that colour is never alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    Good,
-    Bad,
-    Unsure,
-    Warning,
-    None,
-}
-
-impl Mark {
-    pub(super) fn sign(self) -> &'static str {
-        match self {
-            Self::Good => "✓",
-            Self::Bad => "✗",
-            Self::Unsure => "?",
-            Self::Warning => "!",
-            Self::None => " ",
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
@@ -42,22 +23,23 @@ pub(super) struct Line {
 
 impl Line {
     fn new(mark: Mark, text: impl Into<String>) -> Self {
-        Self { mark, text: text.into() }
+        Self { mark, text: clean(&text.into()) }
     }
 }
 
 pub(super) fn head(state: &State) -> Vec<Line> {
-    vec![Line::new(Mark::None, String::new()), Line::new(Mark::None, format!("{}", state.started.run))]
+    let started = &state.started;
+    let text = format!("{}   fidelity {}", started.run, started.fidelity.as_str());
+    vec![Line::new(Mark::None, String::new()), Line::new(Mark::None, text), Line::new(Mark::None, String::new())]
 }
 
-/// After the preflight it is known what is restored into what.
 pub(super) fn phase_ended(phase: Phase, duration: Duration, outcome: &PhaseOutcome) -> Option<Line> {
     match outcome {
         // Each check has a line of its own.
         PhaseOutcome::Done { .. } if phase == Phase::Validate => None,
         PhaseOutcome::Done { note } => Some(Line::new(Mark::Good, row(phase.as_str(), duration, note))),
         PhaseOutcome::Stopped(stop) => {
-            Some(Line::new(mark(stop.reason.verdict()), row(phase.as_str(), duration, &stop.message)))
+            Some(Line::new(Mark::from(stop.reason.verdict()), row(phase.as_str(), duration, &stop.message)))
         }
     }
 }
@@ -100,9 +82,19 @@ fn findings<'a>(check: &CheckEnded, state: &'a State, severity: Severity) -> Vec
     state.findings.iter().filter(of_check).collect()
 }
 
-pub(super) fn finding(finding: &Finding) -> Option<Line> {
-    let text = continued(&format!("{}: {}", finding.subject, finding.message));
-    (finding.severity == Severity::Warning).then(|| Line::new(Mark::Warning, text))
+pub(super) fn warnings(warnings: &[Finding]) -> Vec<Line> {
+    let shown = warnings.iter().take(SHOWN);
+    let text = |finding: &Finding| continued(&format!("{}: {}", finding.subject, finding.message));
+    let mut lines: Vec<Line> = shown.map(|finding| Line::new(Mark::Warning, text(finding))).collect();
+    if warnings.len() > SHOWN {
+        let more = unit::plural(u64::try_from(warnings.len() - SHOWN).unwrap_or(u64::MAX), "warning");
+        lines.push(Line::new(Mark::Warning, continued(&format!("and {more} more, all in the evidence"))));
+    }
+    lines
+}
+
+pub(super) fn not_written(stop: &Stop) -> Line {
+    Line::new(Mark::Bad, format!("this run could not be written down: {}", stop.message))
 }
 
 pub(super) fn key_made(directory: &Path) -> Line {
@@ -112,12 +104,10 @@ pub(super) fn key_made(directory: &Path) -> Line {
 
 pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, evidence: Option<&str>) -> Vec<Line> {
     let mut lines =
-        vec![Line::new(Mark::None, String::new()), Line::new(mark(summary.verdict), verdict(state, summary))];
+        vec![Line::new(Mark::None, String::new()), Line::new(Mark::from(summary.verdict), verdict(state, summary))];
     if summary.verdict != Verdict::Passed {
         lines.push(Line::new(Mark::None, summary.message.clone()));
-        if let Some(advice) = &summary.advice {
-            lines.push(Line::new(Mark::None, format!("what to do: {advice}")));
-        }
+        lines.push(Line::new(Mark::None, format!("what to do: {}", advice(state, summary))));
     }
     if leftovers == Leftovers::Some {
         lines.push(Line::new(Mark::Warning, "something is left over: `muster reap` removes it"));
@@ -126,6 +116,32 @@ pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, eviden
         lines.push(Line::new(Mark::None, format!("evidence {path}")));
     }
     lines
+}
+
+/// What an operator does next, where whoever stopped the run did not say it.
+fn advice(state: &State, summary: &Summary) -> String {
+    let run = &state.started.run;
+    if let Some(advice) = &summary.advice {
+        return advice.clone();
+    }
+    match summary.reason {
+        Reason::ArtifactRefused => match &state.artifact {
+            Some(artifact) => format!(
+                "do not restore from {}; take another copy, and find out what changed this one. It stays refused until \
+                 `muster quarantine release {run}`",
+                artifact.location
+            ),
+            None => "do not restore from it; make a new backup, or name the key of whoever signed this one".to_owned(),
+        },
+        Reason::CheckFailed | Reason::RestoreFailed => {
+            format!("make a new backup and drill it before you need one; `muster report {run}` has every finding")
+        }
+        Reason::ObjectiveExceeded | Reason::DeadlineAfterObjective => {
+            format!("`muster report {run}` says where the time went")
+        }
+        Reason::Interrupted => format!("run it again: muster run {}", state.started.drill_file),
+        _ => format!("the backup was not judged; `muster report {run}` has the details"),
+    }
 }
 
 fn verdict(state: &State, summary: &Summary) -> String {
@@ -149,14 +165,6 @@ fn verdict(state: &State, summary: &Summary) -> String {
         words.push("fidelity fast: times prove nothing".to_owned());
     }
     words.join("   ")
-}
-
-fn mark(verdict: Verdict) -> Mark {
-    match verdict {
-        Verdict::Passed => Mark::Good,
-        Verdict::Inconclusive => Mark::Unsure,
-        Verdict::Failed => Mark::Bad,
-    }
 }
 
 /// Name, time and words in columns.

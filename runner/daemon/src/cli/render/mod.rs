@@ -5,12 +5,3 @@ mod text;
 
 pub use json::Json;
 pub use text::Text;
-
-/// What a run is shown as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// One JSON object a line, with stable field names.
-    Json,
-}

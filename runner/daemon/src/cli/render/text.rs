@@ -3,13 +3,15 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use drill::finding::{Finding, Severity};
 use drill::ledger::{Event, Stamped, State};
 use drill::phase::Phase;
 use drill::unit;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::lines::{self, Line, Mark};
-use crate::executor::{Observer, Update};
+use super::lines::{self, Line};
+use crate::cli::style::{Mark, Style};
+use crate::executor::{Ended, Observer, Update};
 
 /// Live phases on a terminal; the same lines, one by one, on anything else.
 pub struct Text {
@@ -21,14 +23,28 @@ struct Inner {
     screen: Screen,
     /// Said only if the run does not pass.
     held_back: Option<Vec<Line>>,
+    /// Warnings by source, said under the line that they belong to.
+    warnings: BTreeMap<String, Vec<Finding>>,
 }
 
 impl Text {
     /// `quiet`: nothing is shown unless the run does not pass.
     pub fn new(quiet: bool) -> Self {
         let live = !quiet && std::io::stdout().is_terminal();
-        let screen = Screen { live: live.then(Live::default), colour: colour() };
-        Self { inner: Mutex::new(Inner { state: None, screen, held_back: quiet.then(Vec::new) }) }
+        let screen =
+            Screen { live: live.then(Live::default), style: Style::of_stdout(), out: Box::new(std::io::stdout()) };
+        Self::on(screen, quiet)
+    }
+
+    fn on(screen: Screen, quiet: bool) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                state: None,
+                screen,
+                held_back: quiet.then(Vec::new),
+                warnings: BTreeMap::new(),
+            }),
+        }
     }
 }
 
@@ -46,6 +62,7 @@ impl Observer for Text {
             }
             // The run's own lines say what is wrong; the alert is for whoever is not looking.
             Update::Log { .. } | Update::Alert(_) => {}
+            Update::NotWritten(ended) => inner.not_written(ended),
             Update::KeyMade { directory } => inner.say([lines::key_made(directory)]),
         }
     }
@@ -68,13 +85,20 @@ impl Inner {
             Event::PhaseEnded { phase, duration, outcome } => {
                 self.screen.finish(phase.as_str());
                 self.say(lines::phase_ended(*phase, *duration, outcome));
+                self.say_warnings(phase.as_str());
             }
-            Event::Finding(finding) => self.say(lines::finding(finding)),
+            Event::Finding(finding) if finding.severity == Severity::Warning => {
+                self.warnings.entry(finding.source.clone()).or_default().push(finding.clone());
+            }
             Event::CheckEnded(check) => {
                 self.screen.finish(&check.check);
                 self.say(lines::check_ended(check, &state));
+                self.say_warnings(&check.check);
             }
             Event::Ended { leftovers } => {
+                for source in self.warnings.keys().cloned().collect::<Vec<_>>() {
+                    self.say_warnings(&source);
+                }
                 if let Some(summary) = &state.summary {
                     let evidence = state.evidence.as_ref().map(|(path, ..)| path.as_str());
                     self.say(lines::end(&state, summary, *leftovers, evidence));
@@ -87,6 +111,18 @@ impl Inner {
             }
             _ => {}
         }
+    }
+
+    fn not_written(&mut self, ended: &Ended) {
+        let evidence = ended.state.evidence.as_ref().map(|(path, ..)| path.as_str());
+        self.say(lines::end(&ended.state, &ended.summary, ended.leftovers, evidence));
+        self.say(ended.trouble.as_ref().map(lines::not_written));
+        self.release_held_back();
+    }
+
+    fn say_warnings(&mut self, source: &str) {
+        let warnings = self.warnings.remove(source).unwrap_or_default();
+        self.say(lines::warnings(&warnings));
     }
 
     fn say(&mut self, lines: impl IntoIterator<Item = Line>) {
@@ -110,7 +146,9 @@ const WIDTH: usize = 20;
 
 struct Screen {
     live: Option<Live>,
-    colour: bool,
+    style: Style,
+    /// Where lines go while nothing is live.
+    out: Box<dyn Write + Send>,
 }
 
 #[derive(Default)]
@@ -148,7 +186,7 @@ impl Screen {
         }
     }
 
-    fn print(&self, line: &Line) {
+    fn print(&mut self, line: &Line) {
         let text = self.dress(line);
         match &self.live {
             Some(screen) => {
@@ -156,7 +194,7 @@ impl Screen {
                 let _ = screen.bars.println(text);
             }
             None => {
-                let _ = writeln!(std::io::stdout().lock(), "{text}");
+                let _ = writeln!(self.out, "{text}");
             }
         }
     }
@@ -165,19 +203,11 @@ impl Screen {
         if line.text.is_empty() {
             return String::new();
         }
-        let sign = line.mark.sign();
-        match (self.colour, line.mark) {
-            (false, _) | (_, Mark::None) => format!("  {sign} {}", line.text),
-            (true, Mark::Good) => format!("  \u{1b}[32m{sign}\u{1b}[0m {}", line.text),
-            (true, Mark::Bad) => format!("  \u{1b}[31m{sign}\u{1b}[0m {}", line.text),
-            (true, Mark::Unsure | Mark::Warning) => format!("  \u{1b}[33m{sign}\u{1b}[0m {}", line.text),
+        match line.mark {
+            Mark::None => format!("  {}", line.text),
+            mark => format!("  {} {}", self.style.sign(mark), line.text),
         }
     }
-}
-
-fn colour() -> bool {
-    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !asked_not_to
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -196,5 +226,110 @@ fn work(done: u64, total: Option<u64>, what: &str) -> String {
         ("bytes", None) => unit::size(done),
         (_, Some(total)) => format!("{} of {} {what}", unit::count(done), unit::count(total)),
         (_, None) => format!("{} {what}", unit::count(done)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::needless_raw_string_hashes,
+        reason = "a test; expect-test writes the hashes"
+    )]
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::sample;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shown(events: Vec<Event>, quiet: bool) -> String {
+        let page = Page::default();
+        let screen = Screen { live: None, style: Style::plain(), out: Box::new(page.clone()) };
+        let view = Text::on(screen, quiet);
+        let started = sample::started("orders", Path::new("evidence"));
+        for stamped in sample::stamp(&started, events) {
+            view.update(Update::Event(&stamped));
+        }
+        let bytes = page.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn golden(events: Vec<Event>, expected: &Expect) {
+        // A first line without a margin keeps the margins of the others.
+        expected.assert_eq(&format!("$ muster run orders.yaml\n{}", shown(events, false)));
+    }
+
+    #[test]
+    fn a_run_that_passed() {
+        golden(
+            sample::passed(),
+            &expect![[r#"
+                $ muster run orders.yaml
+
+                  orders-20261122t021500z-j8y2   fidelity production
+
+                  ✓ preflight    0.1 s   PostgreSQL 15.18, 3 extensions, 2 roles
+                  ✓ verify       0.9 s   1.2 GiB, signed by backup.pub
+                  ✓ sandbox      0.4 s   sandbox up
+                  ✓ probe        0.1 s   isolated: 1 probe closed, 1 control open
+                  ✓ restore     20.1 s   1,204 entries, 1 database
+                  !                      audit.remote: blocked by isolation: foreign table
+                  ✓ lease        0.2 s   read-only role for 15 m
+                  ✓ rows         0.6 s   38 tables, 12,402,118 rows
+                  ✓ teardown     0.3 s   lease revoked and refused, sandbox gone
+
+                  ✓ PASSED   recovery time 21.4 s of 30 m   recovery point 6 h 12 m of 1 d   boundaries cost 0.9 s (4 %)
+                  evidence /var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_run_that_failed_says_what_to_do_next() {
+        golden(
+            sample::failed(),
+            &expect![[r#"
+                $ muster run orders.yaml
+
+                  orders-20261122t021500z-j8y2   fidelity production
+
+                  ✓ preflight    0.1 s   PostgreSQL 15.18, 3 extensions, 2 roles
+                  ✓ verify       0.9 s   1.2 GiB, signed by backup.pub
+                  ✓ sandbox      0.4 s   sandbox up
+                  ✓ probe        0.1 s   isolated: 1 probe closed, 1 control open
+                  ✓ restore     20.1 s   1,204 entries, 1 database
+                  !                      audit.remote: blocked by isolation: foreign table
+                  ✓ lease        0.2 s   read-only role for 15 m
+                  ✗ rows         0.6 s   public.orders: 12 rows, and 13 in the backup's baseline
+                  ? teardown     0.3 s   directory runs/orders is busy
+
+                  ✗ FAILED   recovery time 21.4 s of 30 m   recovery point 6 h 12 m of 1 d   boundaries cost 0.9 s (4 %)
+                  check rows failed: public.orders has 12 rows and should have 13
+                  what to do: compare the backup with its source before you rely on it
+                  ! something is left over: `muster reap` removes it
+                  evidence /var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json
+            "#]],
+        );
+    }
+
+    #[test]
+    fn quiet_shows_all_of_a_failure_and_nothing_of_a_success() {
+        assert_eq!(shown(sample::passed(), true), "");
+        assert_eq!(shown(sample::failed(), true), shown(sample::failed(), false));
     }
 }

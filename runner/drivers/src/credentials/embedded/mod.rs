@@ -32,6 +32,8 @@ use crate::engine::postgresql::{ADMIN_ROLE, MAINTENANCE_DATABASE};
 
 use super::end_of_lease;
 
+/// Invalid authorization, invalid password: what a login is refused with whose role is gone or may not log in.
+const REFUSED: [&str; 2] = ["28000", "28P01"];
 /// A few sessions for parallel scans, and no more.
 const CONNECTIONS: u32 = 32;
 
@@ -126,7 +128,9 @@ impl Credentials for Embedded {
             Ok(_) => {
                 Err(Stop::new(Reason::Credentials, format!("the login of {role} still works after its revocation")))
             }
-            Err(SqlError { sqlstate: Some(state), .. }) => {
+            Err(SqlError { sqlstate: Some(state), .. }) if REFUSED.contains(&state.as_str()) => {
+                // The control: a server that refuses everybody proves nothing.
+                admin(server, "logging in beside the refused lease", "SELECT 1").await?;
                 Ok(ReleaseProof { observed: vec![removed.to_owned(), format!("login refused with {state}")] })
             }
             Err(error) => Err(Stop::new(

@@ -155,6 +155,8 @@ fn start(launch: Launch) -> Result<Started, Stop> {
 
     let mut command = Command::new(&launch.bwrap);
     command.arg0(&launch.name).arg("--args").arg(number(&arguments)).arg("--").args(&launch.command);
+    // A signal that a terminal sends to muster's process group is for muster: the sandbox ends by teardown.
+    command.process_group(0);
     command.env_clear().current_dir("/").stdin(Stdio::from(launch.stdin));
     let stdout = match launch.stdout {
         Some(stdout) => stdout,
