@@ -23,28 +23,29 @@ demo: build ## a real backup: captured, drilled, damaged, refused (under three m
 	@MUSTER="$(abspath $(MUSTER))" scripts/demo
 
 test: lint build ## everything: formatting, lints, and all tests against real servers and sandboxes
-	cargo test --workspace
+	cargo test --locked --workspace
+	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 # With the tests, whose features are the whole workspace's: nothing is built twice, whichever comes first.
 build: setup plugins ## the plugins, then muster, in target/debug
-	cargo build --workspace --all-targets
+	cargo build --locked --workspace --all-targets
 
 setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, minisign, Rust
 	@scripts/setup
 
 plugins: ## the WebAssembly components that muster embeds and the tests use
 	@for workspace in $(PLUGIN_WORKSPACES); do \
-	    echo "cargo build --release --target wasm32-wasip2 (in $$workspace)"; \
-	    (cd "$$workspace" && cargo build --release --target wasm32-wasip2 --target-dir target); \
+	    echo "cargo build --locked --release --target wasm32-wasip2 (in $$workspace)"; \
+	    (cd "$$workspace" && cargo build --locked --release --target wasm32-wasip2 --target-dir target); \
 	done
 
 lint: setup plugins ## formatting and clippy, here and in the plugins
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@for workspace in $(PLUGIN_WORKSPACES); do \
 	    echo "cargo fmt, cargo clippy (in $$workspace)"; \
 	    (cd "$$workspace" && cargo fmt --all --check \
-	        && cargo clippy --release --target wasm32-wasip2 --target-dir target -- -D warnings); \
+	        && cargo clippy --locked --release --target wasm32-wasip2 --target-dir target -- -D warnings); \
 	done
 
 clean: ## remove what was built

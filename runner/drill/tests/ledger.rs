@@ -152,6 +152,7 @@ struct Rules {
     running: BTreeSet<Phase>,
     over: BTreeSet<Phase>,
     concluded: bool,
+    signed: bool,
     ended: bool,
 }
 
@@ -183,9 +184,9 @@ impl Rules {
             Event::Released { resource, .. } | Event::ReleaseFailed { resource, .. } => owed(resource),
             Event::Concluded(summary) => {
                 let tried = |stage: &Stage| matches!(stage, Stage::ReleaseTried | Stage::Released);
-                self.resources.values().all(tried) && summary.verdict == summary.reason.verdict()
+                !self.concluded && self.resources.values().all(tried) && summary.verdict == summary.reason.verdict()
             }
-            Event::EvidenceWritten { .. } => self.concluded,
+            Event::EvidenceWritten { .. } => self.concluded && !self.signed,
             Event::Ended { leftovers } => {
                 let none = self.resources.values().all(|stage| *stage == Stage::Released);
                 self.concluded && (*leftovers == Leftovers::None) == none
@@ -212,6 +213,7 @@ impl Rules {
                 self.over.insert(*phase);
             }
             Event::Concluded(_) => self.concluded = true,
+            Event::EvidenceWritten { .. } => self.signed = true,
             Event::Ended { .. } => self.ended = true,
             _ => {}
         }
@@ -317,7 +319,9 @@ proptest! {
         prop_assert_eq!(plan_teardown(&state, database), left.clone());
         if state.ended.is_none() {
             // Every release was tried, so the run can be concluded; and what it says of leftovers must be true.
-            state.apply(&stamped(concluded(Reason::Interrupted, Verdict::Inconclusive))).unwrap();
+            if state.summary.is_none() {
+                state.apply(&stamped(concluded(Reason::Interrupted, Verdict::Inconclusive))).unwrap();
+            }
             let (truth, lie) =
                 if left.is_empty() { (Leftovers::None, Leftovers::Some) } else { (Leftovers::Some, Leftovers::None) };
             let lied = state.clone().apply(&stamped(Event::Ended { leftovers: lie }));

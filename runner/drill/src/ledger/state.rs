@@ -215,6 +215,9 @@ impl State {
     /// Evidence states what teardown was observed to have done; so nothing is concluded before each resource was released, or
     /// its release failed.
     fn concluded(&mut self, summary: Summary) -> Result<(), IllegalEvent> {
+        if self.summary.is_some() {
+            return Err(illegal("concluded twice"));
+        }
         let untried = self.held.iter().find(|(_, held)| matches!(held, Held::Intended | Held::Acquired { .. }));
         if let Some((resource, _)) = untried {
             return Err(illegal(format!("concluded before the release of {resource} was tried")));
@@ -229,6 +232,9 @@ impl State {
     fn evidence_written(&mut self, path: String, digest: Sha256Digest, sequence: u64) -> Result<(), IllegalEvent> {
         if self.summary.is_none() {
             return Err(illegal("evidence written before the run was concluded"));
+        }
+        if self.evidence.is_some() {
+            return Err(illegal("evidence written twice"));
         }
         self.evidence = Some((path, digest, sequence));
         Ok(())

@@ -106,7 +106,9 @@ pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, eviden
     let mut lines =
         vec![Line::new(Mark::None, String::new()), Line::new(Mark::from(summary.verdict), verdict(state, summary))];
     if summary.verdict != Verdict::Passed {
-        lines.push(Line::new(Mark::None, summary.message.clone()));
+        if !is_said_already(state, summary) {
+            lines.push(Line::new(Mark::None, summary.message.clone()));
+        }
         lines.push(Line::new(Mark::None, format!("what to do: {}", advice(state, summary))));
     }
     if leftovers == Leftovers::Some {
@@ -116,6 +118,14 @@ pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, eviden
         lines.push(Line::new(Mark::None, format!("evidence {path}")));
     }
     lines
+}
+
+/// The line of the phase that stopped has the same words.
+fn is_said_already(state: &State, summary: &Summary) -> bool {
+    state.phases.iter().any(|record| match &record.ended {
+        Some((_, PhaseOutcome::Stopped(stop))) => stop.message == summary.message,
+        Some((_, PhaseOutcome::Done { .. })) | None => false,
+    })
 }
 
 /// What an operator does next, where whoever stopped the run did not say it.
