@@ -6,6 +6,7 @@
 //! recovered server must be able to have replicas; autovacuum runs as it would. `fast` gives all of that up, and says so.
 use std::collections::BTreeMap;
 
+use drill::file::is_reserved_setting;
 use drill::port::{InputFile, Template};
 use drill::spec::Fidelity;
 use drill::stop::Stop;
@@ -13,39 +14,6 @@ use drill::verdict::Reason;
 
 use super::tls::Authority;
 use super::{ADMIN_ROLE, PORT, SERVER_NAME, install::Install};
-
-/// Set by muster alone: a drill that names one of them is refused.
-const RESERVED: [&str; 29] = [
-    "allow_system_table_mods",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "config_file",
-    "data_directory",
-    "event_triggers",
-    "external_pid_file",
-    "hba_file",
-    "ident_file",
-    "include",
-    "include_dir",
-    "include_if_exists",
-    "lc_messages",
-    "listen_addresses",
-    "log_connections",
-    "log_destination",
-    "log_line_prefix",
-    "logging_collector",
-    "port",
-    "primary_conninfo",
-    "restore_command",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "password_encryption",
-    "db_user_namespace",
-    "krb_server_keyfile",
-    "log_min_error_statement",
-];
 
 /// Refuses settings that are muster's own, and texts that could not stand in a configuration file.
 pub fn check_settings(settings: &BTreeMap<String, String>) -> Result<(), Stop> {
@@ -56,8 +24,7 @@ pub fn check_settings(settings: &BTreeMap<String, String>) -> Result<(), Stop> {
         if !well_formed {
             return unfit(format!("`{name}` is not the name of a PostgreSQL setting"), "correct it in engine.settings");
         }
-        let lower = name.to_ascii_lowercase();
-        if RESERVED.contains(&lower.as_str()) || lower.starts_with("ssl") {
+        if is_reserved_setting(name) {
             return unfit(format!("muster sets `{name}` itself"), "remove it from engine.settings");
         }
         if value.chars().any(char::is_control) || value.len() > 4_096 {
