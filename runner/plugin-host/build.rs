@@ -5,8 +5,10 @@ use std::process::ExitCode;
 const PLUGINS: [&str; 1] = ["row_count"];
 
 fn main() -> ExitCode {
-    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/wasm32-wasip2/release");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
+    // Asked for when it runs: a checkout that was moved may bring along a script that was compiled elsewhere.
+    let directory = |name| PathBuf::from(std::env::var_os(name).expect("cargo sets it for build scripts"));
+    let built = directory("CARGO_MANIFEST_DIR").join("../../plugins/target/wasm32-wasip2/release");
+    let out = directory("OUT_DIR");
     for plugin in PLUGINS {
         let file = built.join(plugin).with_extension("wasm");
         println!("cargo::rerun-if-changed={}", file.display());
