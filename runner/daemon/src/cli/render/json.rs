@@ -1,11 +1,12 @@
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use drill::ledger::{Event, State};
+use drill::ledger::State;
 use drill::stop::Stop;
 use drill::verdict::exit_code;
 use serde_json::{Value, json};
 
+use super::follow;
 use crate::executor::{Observer, Update};
 
 /// One JSON object a line. `type` is `event`, `progress`, `check`, `log`, `alert` or, once and last, `result`.
@@ -42,14 +43,7 @@ impl Observer for Json {
         let line = match update {
             Update::Event(stamped) => {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *state, &stamped.event) {
-                    (state @ None, Event::Started(started)) => *state = Some(State::new(started.clone())),
-                    (Some(state), _) => {
-                        // The journal has applied it already; a view of it never decides anything.
-                        let _ = state.apply(stamped);
-                    }
-                    (None, _) => {}
-                }
+                follow(&mut state, stamped);
                 let event = tagged("event", serde_json::to_value(stamped).unwrap_or_default());
                 let result = state.as_ref().filter(|state| state.ended.is_some()).map(result);
                 drop(state);

@@ -7,8 +7,10 @@ use drill::finding::{Finding, Severity};
 use drill::ledger::{Event, Stamped, State};
 use drill::phase::Phase;
 use drill::unit;
+use drill::verdict::{Leftovers, Verdict};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::follow;
 use super::lines::{self, Line};
 use crate::cli::style::{Mark, Style};
 use crate::executor::{Ended, Observer, Update};
@@ -70,17 +72,13 @@ impl Observer for Text {
 
 impl Inner {
     fn event(&mut self, stamped: &Stamped) {
-        match (&mut self.state, &stamped.event) {
-            (state @ None, Event::Started(started)) => *state = Some(State::new(started.clone())),
-            (Some(state), _) => {
-                // The journal has applied it already; a view of it never decides anything.
-                let _ = state.apply(stamped);
-            }
-            (None, _) => {}
-        }
-        let Some(state) = self.state.clone() else { return };
+        follow(&mut self.state, stamped);
+        let Some(state) = &self.state else { return };
         match &stamped.event {
-            Event::Started(_) => self.say(lines::head(&state)),
+            Event::Started(_) => {
+                let lines = lines::head(state);
+                self.say(lines);
+            }
             Event::PhaseStarted { phase } if *phase != Phase::Validate => self.screen.begin(phase.as_str()),
             Event::PhaseEnded { phase, duration, outcome } => {
                 self.screen.finish(phase.as_str());
@@ -91,22 +89,22 @@ impl Inner {
                 self.warnings.entry(finding.source.clone()).or_default().push(finding.clone());
             }
             Event::CheckEnded(check) => {
+                let lines = lines::check_ended(check, state);
                 self.screen.finish(&check.check);
-                self.say(lines::check_ended(check, &state));
+                self.say(lines);
                 self.say_warnings(&check.check);
             }
             Event::Ended { leftovers } => {
+                let Some(summary) = &state.summary else { return };
+                let evidence = state.evidence.as_ref().map(|(path, ..)| path.as_str());
+                let lines = lines::end(state, summary, *leftovers, evidence);
+                let passed = summary.verdict == Verdict::Passed && *leftovers == Leftovers::None;
                 for source in self.warnings.keys().cloned().collect::<Vec<_>>() {
                     self.say_warnings(&source);
                 }
-                if let Some(summary) = &state.summary {
-                    let evidence = state.evidence.as_ref().map(|(path, ..)| path.as_str());
-                    self.say(lines::end(&state, summary, *leftovers, evidence));
-                    if summary.verdict != drill::verdict::Verdict::Passed
-                        || *leftovers == drill::verdict::Leftovers::Some
-                    {
-                        self.release_held_back();
-                    }
+                self.say(lines);
+                if !passed {
+                    self.release_held_back();
                 }
             }
             _ => {}
