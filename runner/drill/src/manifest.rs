@@ -61,6 +61,14 @@ pub struct Part {
     pub format: DumpFormat,
     pub files: Vec<FileEntry>,
     pub baseline: Option<FileEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<FileEntry>,
+    /// The blocks of the baseline's content digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<FileEntry>,
+    /// Eight bytes of each row's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_digests: Option<FileEntry>,
     pub locale: Locale,
     pub extensions: Vec<Extension>,
 }
@@ -113,7 +121,10 @@ pub struct Extension {
 impl Manifest {
     /// Every file that the manifest vouches for.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
-        let parts = self.parts.iter().flat_map(|part| part.files.iter().chain(&part.baseline));
+        let parts = self.parts.iter().flat_map(|part| {
+            let side = part.baseline.iter().chain(&part.schema).chain(&part.blocks).chain(&part.row_digests);
+            part.files.iter().chain(side)
+        });
         self.globals.iter().chain(parts)
     }
 

@@ -78,7 +78,11 @@ fn sign(args: &SignArgs) -> Result<(), Stop> {
 }
 
 fn files(manifest: &mut Manifest) -> impl Iterator<Item = &mut FileEntry> {
-    let parts = manifest.parts.iter_mut().flat_map(|part| part.files.iter_mut().chain(&mut part.baseline));
+    let parts = manifest.parts.iter_mut().flat_map(|part| {
+        let side =
+            part.baseline.iter_mut().chain(&mut part.schema).chain(&mut part.blocks).chain(&mut part.row_digests);
+        part.files.iter_mut().chain(side)
+    });
     manifest.globals.iter_mut().chain(parts)
 }
 

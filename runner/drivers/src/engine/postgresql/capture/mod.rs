@@ -219,6 +219,9 @@ async fn dump_database(
         format: DumpFormat::Custom,
         files: vec![directory::entry(place.work.path(), &dump_name).await?],
         baseline: Some(directory::entry(place.work.path(), &baseline_name).await?),
+        schema: None,
+        blocks: None,
+        row_digests: None,
         locale: describe::locale(&snapshot.session).await?,
         extensions: describe::extensions(&snapshot.session).await?,
     };
