@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use drill::agent::ClientIdentity;
 use plugin_host::backend::{Error, TableInfo};
 use tokio::time::Instant;
@@ -12,6 +13,8 @@ use super::catalog;
 use super::check::CheckSql;
 use super::connection::Connection;
 use super::fault::host;
+use super::objects::Schemas;
+use super::scan::Scans;
 use super::session::Session;
 use super::tls::Door;
 
@@ -103,6 +106,16 @@ impl Database {
         let (sql, task) = CheckSql::new(self.opening.clone(), deadline.min(self.deadline));
         self.tasks.spawn(task);
         sql
+    }
+
+    /// What reads whole tables for one check.
+    pub(in crate::agent) fn scans(&self, deadline: Instant) -> Scans {
+        Scans::new(self.opening.clone(), deadline.min(self.deadline))
+    }
+
+    /// Both sides of the schema, for one check whose statements end at `deadline`.
+    pub(in crate::agent) fn schemas(&self, baseline: Option<Bytes>, deadline: Instant) -> Schemas {
+        Schemas::new(self.opening.clone(), baseline, deadline.min(self.deadline))
     }
 
     /// Waits for the checks' connections, then lets the snapshot go.

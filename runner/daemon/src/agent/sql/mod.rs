@@ -13,7 +13,9 @@ mod check;
 mod connection;
 mod database;
 mod fault;
+mod objects;
 mod portal;
+mod scan;
 mod session;
 mod shape;
 mod time;
@@ -27,3 +29,4 @@ mod tests;
 pub(super) use tests::{Authority, TestServer};
 
 pub(super) use database::{Database, SharedIdentity, login};
+pub(super) use scan::Scans;
