@@ -1,12 +1,14 @@
 //! From a path to a checked drill: the only place where a drill file is read from disk.
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use drill::file::{MAX_SIZE, Options, Problems, render};
 use drill::spec::Drill;
 use drill::verdict::EXIT_NOTHING_BEGUN;
+
+use super::style::{Style, clean};
 
 /// Why there is no drill. Nothing was begun.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +46,14 @@ impl LoadError {
             Self::NotAFile { .. } => format!("{self}\n  name one YAML file; each file declares one drill"),
             Self::NotUtf8 { .. } => format!("{self}\n  save it as UTF-8"),
         };
-        format!("error: {lines}\n")
+        let lines: Vec<String> = lines.lines().map(clean).collect();
+        format!("error: {}\n", lines.join("\n"))
     }
 
     /// Prints it to stderr; the exit code says that nothing was begun.
     pub fn report(&self) -> ExitCode {
-        let mut stderr = io::stderr().lock();
-        let color = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let _ = stderr.write_all(self.render(color).as_bytes());
+        // Nobody listens: the exit code says it too.
+        let _ = io::stderr().lock().write_all(self.render(Style::of_stderr().has_colour()).as_bytes());
         ExitCode::from(EXIT_NOTHING_BEGUN)
     }
 }

@@ -106,7 +106,8 @@ fn text(verified: &Verified, style: Style) -> String {
 fn refusal(stop: &Stop, output: Output) -> Result<String, Stop> {
     match output {
         Output::Text => {
-            let advice = stop.advice.as_ref().map(|advice| format!("    what to do: {advice}\n")).unwrap_or_default();
+            let advice =
+                stop.advice.as_ref().map(|advice| format!("    what to do: {}\n", clean(advice))).unwrap_or_default();
             let sign = Style::of_stdout().sign(Mark::Bad);
             Ok(format!("  {sign} {}\n{advice}", clean(&stop.message)))
         }
