@@ -130,9 +130,11 @@ mod tests {
         .assert_eq(&golden(Style::plain()));
         expect![[r#"
             $ muster doctor
-              ✓ bubblewrap 0.8.0 in /usr/bin/bwrap
-              ✗ PostgreSQL no server\u{1b}[2J was
-                found on this machine
+              ✓ bubblewrap         0.8.0 in
+                /usr/bin/bwrap
+              ✗ PostgreSQL         no
+                server\u{1b}[2J was found on this
+                machine
                 sudo apt-get install postgresql
         "#]]
         .assert_eq(&golden(Style::of_columns(40)));

@@ -1,5 +1,7 @@
 //! What an operator does next, for whatever a run concludes. The end of `muster run` and every form of `muster report` say it
 //! in these words.
+use std::time::Duration;
+
 use drill::ledger::{State, Summary};
 use drill::verdict::Reason;
 
@@ -7,7 +9,7 @@ use drill::verdict::Reason;
 /// the reason decides.
 pub(super) fn steps(state: &State, summary: &Summary) -> Vec<String> {
     let own = summary.advice.clone();
-    let mut steps: Vec<String> = own.or_else(|| by_reason(state, summary.reason)).into_iter().collect();
+    let mut steps: Vec<String> = own.or_else(|| by_reason(state, summary)).into_iter().collect();
     if state.quarantined.is_some() {
         let run = &state.started.run;
         steps.push(format!("later runs refuse this backup until you type `muster quarantine release {run}`"));
@@ -15,10 +17,10 @@ pub(super) fn steps(state: &State, summary: &Summary) -> Vec<String> {
     steps
 }
 
-fn by_reason(state: &State, reason: Reason) -> Option<String> {
+fn by_reason(state: &State, summary: &Summary) -> Option<String> {
     let run = &state.started.run;
     let file = &state.started.drill_file;
-    let step = match reason {
+    let step = match summary.reason {
         Reason::Proven => return None,
         Reason::ArtifactRefused => match &state.artifact {
             Some(artifact) => format!(
@@ -37,10 +39,7 @@ fn by_reason(state: &State, reason: Reason) -> Option<String> {
             "do not rely on this backup: `muster report {run}` has every finding; compare them with the source, make a new \
              backup and drill that"
         ),
-        Reason::ObjectiveExceeded => format!(
-            "`muster report {run}` says where the time went: restore with more `jobs` or a faster disk, back up more \
-             often, or agree on another objective"
-        ),
+        Reason::ObjectiveExceeded => exceeded(state, summary),
         Reason::DeadlineAfterObjective => format!(
             "the objective cannot be met as things are: `muster report {run}` says where the time went; raise the deadline \
              to learn how long all of it takes"
@@ -94,6 +93,25 @@ fn by_reason(state: &State, reason: Reason) -> Option<String> {
     Some(step)
 }
 
+/// A backup that is too old is not helped by a faster restore.
+fn exceeded(state: &State, summary: &Summary) -> String {
+    let millis = |objective: Option<Duration>| objective.map_or(u128::MAX, |objective| objective.as_millis());
+    let objectives = state.started.objectives;
+    let too_old =
+        summary.recovery_point_milliseconds.is_some_and(|age| u128::from(age) > millis(objectives.recovery_point));
+    if too_old {
+        "make a new backup now, and back up more often than the objective of the recovery point; if it should have been \
+         newer, see why the last ones were not made"
+            .to_owned()
+    } else {
+        let run = &state.started.run;
+        format!(
+            "`muster report {run}` says where the time went: restore with more `jobs` or from a faster disk, or agree on \
+             another objective"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -120,6 +138,14 @@ mod tests {
                 assert!(said.insert(step), "{reason:?} says what another says");
             }
         }
+    }
+
+    #[test]
+    fn a_backup_that_is_too_old_needs_a_newer_one_and_no_faster_disk() {
+        let mut summary = sample::summary(Reason::ObjectiveExceeded, "what happened");
+        assert!(steps(&state(), &summary)[0].contains("`jobs`"));
+        summary.recovery_point_milliseconds = Some(86_400_001);
+        assert!(steps(&state(), &summary)[0].contains("new backup now"));
     }
 
     #[test]

@@ -210,12 +210,12 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> Result<String, Stop> {
     text.map(|text| text + "\n").map_err(|error| Stop::internal(format!("a result cannot be written as JSON: {error}")))
 }
 
-/// A lead that ends in blanks stands under another one: where there is no room they are only in the way.
+/// A lead of nothing but a sign stands under another line's columns: where there is no room they are only in the way.
 fn without_empty_columns(lead: &str, indent: &str) -> String {
     let sign = lead.trim_end();
-    match lead.len() - sign.len() {
-        _ if sign.is_empty() => indent.to_owned(),
-        blanks if blanks > BETWEEN_FACTS.len() => format!("{sign} "),
+    match textwrap::core::display_width(sign.trim_start()) {
+        0 => indent.to_owned(),
+        1 => format!("{sign} "),
         _ => lead.to_owned(),
     }
 }
