@@ -131,7 +131,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
 }
 
 /// As it can be pasted.
-fn shell(path: &Path) -> String {
+pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }

@@ -52,10 +52,26 @@ impl LoadError {
 
     /// Prints it to stderr; the exit code says that nothing was begun.
     pub fn report(&self) -> ExitCode {
+        let style = Style::of_stderr();
         // Nobody listens: the exit code says it too.
-        let _ = io::stderr().lock().write_all(self.render(Style::of_stderr().has_colour()).as_bytes());
+        let _ = io::stderr().lock().write_all(wrapped(&self.render(style.has_colour()), style).as_bytes());
         ExitCode::from(EXIT_NOTHING_BEGUN)
     }
+}
+
+/// Everything but excerpts of the file, where columns have a meaning.
+fn wrapped(text: &str, style: Style) -> String {
+    let mut wrapped = String::new();
+    for line in text.lines() {
+        let words = line.trim_start();
+        if line.contains(" | ") {
+            wrapped.push_str(line);
+        } else {
+            wrapped.push_str(&style.hang(&line[..line.len() - words.len()], words));
+        }
+        wrapped.push('\n');
+    }
+    wrapped
 }
 
 /// Reads and checks a drill file. Gives the drill, the file's absolute path, and the directory that relative paths in it
@@ -135,7 +151,11 @@ spec: { source: { manifest: latest/manifest.json, trustedKeys: [{ file: backup.p
         let (_folder, path) = written(b"kind: Dril\n");
         let answer = refused(&path);
         assert!(answer.starts_with(&format!("error: 4 problems in {}\n", path.display())), "{answer}");
-        assert!(answer.contains(" 1 | kind: Dril\n     |       ^^^^ write Drill\n"), "{answer}");
+        let excerpt = " 1 | kind: Dril\n     |       ^^^^ write Drill\n";
+        assert!(answer.contains(excerpt), "{answer}");
+        let narrow = wrapped(&answer, Style::of_columns(40));
+        assert!(narrow.contains(excerpt), "{narrow}");
+        assert_eq!(wrapped(&answer, Style::plain()), answer);
 
         let (_folder, path) = written("ü".repeat(MAX_SIZE).as_bytes());
         assert!(refused(&path).contains("longer than the 1 MiB"), "{}", refused(&path));

@@ -1,9 +1,12 @@
 //! What an operator does next, for whatever a run concludes. The end of `muster run` and every form of `muster report` say it
 //! in these words.
+use std::path::Path;
 use std::time::Duration;
 
 use drill::ledger::{State, Summary};
 use drill::verdict::Reason;
+
+use super::capture::shell;
 
 /// Nothing after a run that passed and left nothing in quarantine. Whoever stopped the run knows best; where they said nothing,
 /// the reason decides.
@@ -19,7 +22,7 @@ pub(super) fn steps(state: &State, summary: &Summary) -> Vec<String> {
 
 fn by_reason(state: &State, summary: &Summary) -> Option<String> {
     let run = &state.started.run;
-    let file = &state.started.drill_file;
+    let file = shell(Path::new(&state.started.drill_file));
     let step = match summary.reason {
         Reason::Proven => return None,
         Reason::ArtifactRefused => match &state.artifact {
@@ -115,7 +118,6 @@ fn exceeded(state: &State, summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     use drill::id::Sha256Digest;
     use drill::verdict::Verdict;

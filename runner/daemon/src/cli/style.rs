@@ -207,7 +207,24 @@ pub(super) fn print(text: &str) -> Result<(), Stop> {
 /// One line.
 pub(super) fn json_line<T: Serialize>(value: &T) -> Result<String, Stop> {
     let text = serde_json::to_string(value);
-    text.map(|text| text + "\n").map_err(|error| Stop::internal(format!("a result cannot be written as JSON: {error}")))
+    text.map(|text| clean_json(&text) + "\n")
+        .map_err(|error| Stop::internal(format!("a result cannot be written as JSON: {error}")))
+}
+
+/// The same JSON without what a terminal would act on, for whoever prints it on one: JSON's own rules leave DEL, the C1
+/// controls and direction overrides as they are. In JSON they stand in strings only, where an escape means the same.
+pub(super) fn clean_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if (c.is_control() && c != '\n') || is_deceptive(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// A lead of nothing but a sign stands under another line's columns: where there is no room they are only in the way.
@@ -254,6 +271,14 @@ mod tests {
         assert_eq!(clean("\u{9b}2J\0\u{2028}\u{200b}"), "\\u{9b}2J\\u{0}\\u{2028}\\u{200b}");
         let family = "日本 שלום 👩\u{200d}👩";
         assert_eq!(clean(family), family);
+    }
+
+    #[test]
+    fn json_cannot_either_and_means_the_same() {
+        let hostile = "\u{9b}2J\u{7f}\u{202e}\u{e0041}\n\0ü";
+        let line = json_line(&hostile).expect("a string is JSON");
+        assert_eq!(line, "\"\\u009b2J\\u007f\\u202e\\udb40\\udc41\\n\\u0000ü\"\n");
+        assert_eq!(serde_json::from_str::<String>(&line).expect("it is JSON"), hostile);
     }
 
     #[test]

@@ -455,8 +455,11 @@ fn the_page_says_all_that_the_text_says() {
 fn hostile_text_is_shown_and_does_nothing() {
     let (page, text) = (page(sample::hostile()), text::text(&report(sample::hostile()), Style::plain()));
     assert!(text.contains("<script>") && page.contains("&#60;script&#62;"), "it is not hidden either\n{page}");
-    for shown in [&page, &text] {
-        assert!(shown.contains("\\u{1b}[2J\\u{9b}31m\\u{0}"), "{shown}");
+    let json = json::json(&report(sample::hostile())).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(parsed["result"]["message"], sample::HOSTILE);
+    for (shown, csi) in [(&page, "\\u{9b}31m"), (&text, "\\u{9b}31m"), (&json, "\\u009b31m")] {
+        assert!(shown.contains(csi), "{shown}");
         let raw = shown.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
         assert_eq!(raw, None, "{shown}");
     }
