@@ -13,6 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::style::clean;
+
 /// Make a signed backup of a running PostgreSQL
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  muster key generate backup\n  \
@@ -106,7 +108,7 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()
 fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
     let manifest = &captured.manifest;
     let mut lines = vec![format!("captured   {} in {}", captured.directory.display(), unit::duration(captured.took))];
-    let mut more = |line: String| lines.push(format!("           {line}"));
+    let mut more = |line: String| lines.push(format!("           {}", clean(&line)));
     for part in &manifest.parts {
         for file in &part.files {
             more(format!("{}   {} of database {}", file.path, unit::size(file.size), part.database));
@@ -121,7 +123,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
     ));
     more(format!("manifest sha256 {}, signed by key {}", captured.digest.short(), captured.signed_by));
     for warning in &captured.warnings {
-        lines.push(format!("warning:   {warning}"));
+        lines.push(format!("warning:   {}", clean(warning)));
     }
     let public = key.with_extension("pub");
     lines.push(format!("next:      muster verify {} --trust {}\n", shell(out), shell(&public)));
@@ -129,7 +131,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
 }
 
 /// As it can be pasted.
-fn shell(path: &Path) -> String {
+pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
