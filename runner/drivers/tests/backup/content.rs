@@ -1,13 +1,16 @@
 //! What a digest sees and what it does not, on real tables: each mutation is made in a transaction that is rolled back.
 use std::collections::BTreeMap;
 
-use drill::baseline::{Form, Layout};
-use drill::content::{Collector, Group, MAX_HELD, RowReader, cut, root};
+use drill::baseline::{Form, Layout, Table};
+use drill::content::{Block, Collector, Group, MAX_HELD, RowReader, cut, decode, root};
 use drill::id::Sha256Digest;
+use drivers::engine::postgresql::capture::{Captured, capture};
 use drivers::engine::postgresql::content::{COLUMNS, Cells, KEYS, PINNED, PageRange, TYPES, copy_statement, layouts};
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_util::sync::CancellationToken;
 
+use crate::capture::{Place, Silent, baseline};
 use crate::server::Server;
 
 async fn connect(server: &Server, database: &str) -> Client {
@@ -256,4 +259,62 @@ async fn a_shuffled_heap_and_a_restored_dump_have_the_same_roots() {
         assert_eq!(found.get(table), Some(digest), "{table:?}");
     }
     assert_eq!(before.len(), 22);
+}
+
+/// The blocks of a table as the drill reads them.
+fn blocks_of(captured: &Captured, number: usize, table: &str) -> (Table, Vec<Block>) {
+    let table = baseline(&captured.directory, number).1.remove(table).unwrap();
+    let content = table.digest.clone().unwrap();
+    let bytes = std::fs::read(captured.directory.join(format!("blocks-{number}.bin"))).unwrap();
+    let at = usize::try_from(content.at).unwrap();
+    let blocks = decode(&bytes[at..at + usize::try_from(content.blocks).unwrap() * 48], &content).unwrap();
+    assert_eq!(table.rows, Some(blocks.iter().map(|block| block.rows).sum()));
+    (table, blocks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_digests_large_tables_in_ranges_and_any_bytes() {
+    let server = Server::start();
+    server.sql(
+        "postgres",
+        "CREATE DATABASE orders; CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0",
+    );
+    server.sql(
+        "orders",
+        "CREATE TABLE large (id int PRIMARY KEY, pad text);
+         INSERT INTO large SELECT n, repeat('x', 700) FROM generate_series(1, 60000) n;
+         CREATE TABLE small (id int); INSERT INTO small VALUES (1); CREATE TABLE cell (v bytea);
+         INSERT INTO cell SELECT convert_to(repeat('0123456789', 20000000), 'UTF8')",
+    );
+    server.sql("bytes", "CREATE TABLE odd (v text); INSERT INTO odd VALUES (E'\\xe9')");
+    let many = "DO $$ BEGIN FOR n IN 1..3000 LOOP EXECUTE 'CREATE TABLE many_' || n || ' (id int PRIMARY KEY)';
+        IF n % 500 = 0 THEN COMMIT; END IF; END LOOP; END $$";
+    server.sql("bytes", many);
+    let place = Place::new();
+    let captured = place.capture(vec![server.info("orders"), server.info("bytes")]).await.unwrap();
+    place.verify().await.unwrap();
+
+    let (large, blocks) = blocks_of(&captured, 0, "public.large");
+    assert_eq!((large.rows, blocks.len()), (Some(60_000), 60));
+    assert_eq!((blocks[0].first, blocks[1].first), (0, 1001 + (1 << 63)), "ranges of keys");
+    // The same by one connection in one piece.
+    let client = connect(&server, "orders").await;
+    let tables = tables(&client).await;
+    for (key, (rows, root)) in digests(&client, &tables).await {
+        let (table, _) = blocks_of(&captured, 0, &format!("{}.{}", key.0, key.1));
+        assert_eq!((table.rows, table.digest.unwrap().root), (Some(rows), root), "{key:?}");
+    }
+    assert_eq!(blocks_of(&captured, 1, "public.odd").0.rows, Some(1));
+    assert_eq!(baseline(&captured.directory, 1).1.len(), 3001);
+    let row_digests = captured.directory.join("rowdigests-0.bin").metadata().unwrap().len();
+    assert_eq!(row_digests, 8 * 60_002);
+
+    let mut request = place.request(vec![server.info("orders")]);
+    request.digests = "*.small".parse().unwrap();
+    request.row_digests = false;
+    let captured = capture(&request, &Silent, &CancellationToken::new()).await.unwrap();
+    let tables = baseline(&captured.directory, 0).1;
+    assert!(tables["public.small"].digest.is_some() && tables["public.large"].digest.is_none());
+    assert_eq!(tables["public.large"].rows, Some(60_000));
+    assert!(captured.manifest.parts[0].row_digests.is_none() && captured.manifest.parts[0].blocks.is_some());
 }
