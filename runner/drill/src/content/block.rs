@@ -43,14 +43,15 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// SHA-256 of how many rows there are and of their digests. They are sorted by place and digest, which are of the row alone.
+    /// SHA-256 of how many rows there are and of their digests, sorted.
     pub fn block(&self) -> Block {
         let rows = self.entries.iter().map(|entry| entry.count).sum::<u64>();
-        let mut hash = Sha256::new_with_prefix("muster block v1\n");
-        hash.update(rows.to_be_bytes());
-        for entry in self.entries {
-            for _ in 0..entry.count {
-                hash.update(entry.row.digest);
+        let mut hash = block_hash(rows);
+        let mut digests: Vec<_> = self.entries.iter().map(|entry| (entry.row.digest, entry.count)).collect();
+        digests.sort_unstable();
+        for (digest, count) in digests {
+            for _ in 0..count {
+                hash.update(digest);
             }
         }
         Block { first: self.first, rows, digest: hash.finalize().into() }
@@ -66,6 +67,11 @@ impl Group<'_> {
         prefixes.sort_unstable();
         prefixes
     }
+}
+
+/// Of a block's rows, whose digests follow in their order.
+pub(super) fn block_hash(rows: u64) -> Sha256 {
+    Sha256::new_with_prefix("muster block v1\n").chain_update(rows.to_be_bytes())
 }
 
 /// Cuts what a pass held into blocks. Some: the place where the next pass must start; the same as this one's where that pass

@@ -8,6 +8,7 @@
 //! of its places, and another pass over the table begins where this one's [`Pass`] ends.
 mod block;
 mod collect;
+mod matcher;
 mod root;
 mod row;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use block::{
     BLOCK_SIZE, BadBlocks, Block, Different, Group, align, compare, cut, decode, digest, encode, firsts, rows_different,
 };
 pub use collect::{Collector, Entry, MAX_HELD, Pass};
+pub use matcher::{BlockTooLarge, Blocks, Found, Matched, Matcher};
 pub use root::root;
 pub use row::{Malformed, Row, RowHasher, RowReader};
 

@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::fault::{host, server};
 use super::tls::{CONNECT, Door};
-use super::wire::{Decoder, Event, cells};
+use super::wire::{CopySink, Decoder, Event, cells};
 
 const READ: usize = 64 << 10;
 /// Of one result that muster itself asked for.
@@ -142,15 +142,7 @@ impl Connection {
                     }
                 }
                 Some(event) => return Ok(event),
-                None => {
-                    self.decoder.buffer.reserve(READ);
-                    let read = self.stream.read_buf(&mut self.decoder.buffer).await;
-                    match read {
-                        Ok(0) => return Err(host("the database closed the connection")),
-                        Ok(_) => {}
-                        Err(error) => return Err(host(format!("the connection to the database was lost: {error}"))),
-                    }
-                }
+                None => self.read().await?,
             }
         }
     }
@@ -177,6 +169,34 @@ impl Connection {
                 Event::Other(Message::ReadyForQuery(_)) => return failure.map_or(Ok(rows), Err),
                 Event::Other(_) | Event::LargeRow { .. } => return Err(unexpected()),
             }
+        }
+    }
+
+    /// Runs one `COPY … TO STDOUT`. After an error the connection is of no use.
+    pub(super) async fn copy(&mut self, statement: &str, sink: &mut impl CopySink) -> Result<(), Error> {
+        frontend::query(statement, &mut self.out).map_err(|error| host(error.to_string()))?;
+        self.send().await?;
+        let mut failure = None;
+        loop {
+            if !self.decoder.copy(sink).map_err(host)? {
+                self.read().await?;
+                continue;
+            }
+            match self.receive().await? {
+                Event::Other(Message::CopyOutResponse(_) | Message::CopyDone | Message::CommandComplete(_)) => {}
+                Event::Other(Message::ErrorResponse(body)) => failure = Some(server(&body)),
+                Event::Other(Message::ReadyForQuery(_)) => return failure.map_or(Ok(()), Err),
+                Event::Other(_) | Event::Row(_) | Event::LargeRow { .. } => return Err(unexpected()),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        self.decoder.buffer.reserve(READ);
+        match self.stream.read_buf(&mut self.decoder.buffer).await {
+            Ok(0) => Err(host("the database closed the connection")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(host(format!("the connection to the database was lost: {error}"))),
         }
     }
 

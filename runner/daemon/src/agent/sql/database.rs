@@ -135,7 +135,7 @@ pub(in crate::agent) async fn login(socket: &Path, identity: &ClientIdentity, da
     Ok(())
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let slow = || host(format!("the database did not answer within {}", drill::unit::duration(CATALOG)));
     tokio::time::timeout(CATALOG, work).await.map_err(|_| slow())?
 }

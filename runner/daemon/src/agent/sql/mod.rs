@@ -29,4 +29,5 @@ mod tests;
 pub(super) use tests::{Authority, TestServer};
 
 pub(super) use database::{Database, SharedIdentity, login};
-pub(super) use scan::Scans;
+pub(super) use scan::{Scan, Scans};
+pub(super) use wire::CopySink;

@@ -16,7 +16,7 @@ use super::connection::{Connection, TextRows, unexpected};
 use super::fault::{host, plugin, server};
 use super::portal::{Executing, Held, Portal, Stage};
 use super::shape::Shape;
-use super::wire::{Event, cells};
+use super::wire::{CopySink, Event, cells};
 
 const SAVEPOINT: &str = "muster_savepoint";
 const RELEASE: &str = "muster_release";
@@ -104,6 +104,12 @@ impl Session {
     /// Text rows of a statement that muster itself wrote.
     pub(super) async fn run(&mut self, statement: &str) -> Result<TextRows, Error> {
         self.connection.run(statement).await
+    }
+
+    /// Runs a COPY that muster itself wrote. After an error nothing of this session can be used.
+    pub(super) async fn copy(&mut self, statement: &str, sink: &mut impl CopySink) -> Result<(), Error> {
+        let copied = self.connection.copy(statement, sink).await;
+        self.note(copied)
     }
 
     /// Opens a result. The statement begins to run when its first rows are asked for.

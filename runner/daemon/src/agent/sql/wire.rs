@@ -2,7 +2,7 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
-use postgres_protocol::message::backend::{DATA_ROW_TAG, Message};
+use postgres_protocol::message::backend::{COPY_DATA_TAG, DATA_ROW_TAG, Message};
 
 /// Bytes of all cells that one row may have: what a batch may hold.
 pub(super) const MAX_CELLS: usize = 1 << 20;
@@ -32,11 +32,21 @@ pub(super) enum Malformed {
     Message(#[from] io::Error),
 }
 
+/// Takes the messages of a COPY in pieces, so that none has to be held.
+pub(in crate::agent) trait CopySink {
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// The message is complete.
+    fn end(&mut self) -> Result<(), String>;
+}
+
 /// Holds at most one message and one read.
 #[derive(Default)]
 pub(super) struct Decoder {
     pub(super) buffer: BytesMut,
     skipping: Option<Skip>,
+    /// Bytes of the present `CopyData` that have not been seen.
+    copying: Option<usize>,
 }
 
 impl Decoder {
@@ -70,6 +80,40 @@ impl Decoder {
         }
         let mut whole = self.buffer.split_to(HEADER + body);
         Ok(Message::parse(&mut whole)?.map(Event::Other))
+    }
+}
+
+impl Decoder {
+    /// Hands over what is here of `CopyData` messages. True: another message is next, or the beginning of one.
+    pub(super) fn copy(&mut self, sink: &mut impl CopySink) -> Result<bool, String> {
+        let mut at = 0;
+        let other = loop {
+            let here = &self.buffer[at..];
+            if let Some(left) = self.copying {
+                let (piece, _) = here.split_at(left.min(here.len()));
+                sink.feed(piece)?;
+                at += piece.len();
+                if piece.len() < left {
+                    self.copying = Some(left - piece.len());
+                    break false;
+                }
+                self.copying = None;
+                sink.end()?;
+                continue;
+            }
+            let Some((&[tag, a, b, c, d], _)) = here.split_first_chunk::<HEADER>() else {
+                break here.first().is_some_and(|tag| *tag != COPY_DATA_TAG);
+            };
+            if tag != COPY_DATA_TAG {
+                break true;
+            }
+            let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok().and_then(|size| size.checked_sub(4));
+            self.copying =
+                Some(size.ok_or_else(|| "the server sent a message that contradicts its own length".to_owned())?);
+            at += HEADER;
+        };
+        self.buffer.advance(at);
+        Ok(other)
     }
 }
 
