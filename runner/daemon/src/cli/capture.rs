@@ -116,7 +116,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
         "{}, {}, snapshot of {}, PostgreSQL {}",
         unit::plural(captured.tables, "table"),
         unit::plural(captured.rows, "row"),
-        manifest.snapshot_time.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        manifest.snapshot_time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default(),
         manifest.source.version
     ));
     more(format!("manifest sha256 {}, signed by key {}", captured.digest.short(), captured.signed_by));
@@ -129,7 +129,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
 }
 
 /// As it can be pasted.
-fn shell(path: &Path) -> String {
+pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }

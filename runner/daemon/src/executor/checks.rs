@@ -157,7 +157,7 @@ async fn run_checks(
         drill: drill.name.clone(),
         engine: context.ports.engine.name().to_owned(),
         started_at,
-        snapshot_time: Some(manifest.snapshot_time),
+        snapshot_time: manifest.snapshot_time,
         recovery_point_objective_ms: drill
             .objectives
             .recovery_point

@@ -92,18 +92,18 @@ impl SourceServer {
                 format: DumpFormat::Custom,
                 files: vec![entry(&path)],
                 baseline: None,
-                locale: Locale {
+                locale: Some(Locale {
                     encoding: "UTF8".to_owned(),
                     collate: "C.UTF-8".to_owned(),
                     ctype: "C.UTF-8".to_owned(),
                     provider: "libc".to_owned(),
                     icu_locale: None,
-                },
+                }),
                 extensions: extensions
                     .iter()
                     .map(|name| Extension {
                         name: (*name).to_owned(),
-                        version: self.install.extensions[*name].clone().expect("a version"),
+                        version: self.install.extensions[*name].clone(),
                         schema: "public".to_owned(),
                     })
                     .collect(),
@@ -113,7 +113,8 @@ impl SourceServer {
             version: 1,
             kind: Kind::Logical,
             name: "test".to_owned(),
-            snapshot_time: jiff::Timestamp::now(),
+            snapshot_time: Some(jiff::Timestamp::now()),
+            snapshot_time_from: drill::manifest::SnapshotTimeFrom::Capture,
             source: Source {
                 engine: "postgresql".to_owned(),
                 version: self.install.version.clone(),

@@ -86,8 +86,20 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
     if let Some(artifact) = &facts.artifact {
         let (size, digest) = (unit::size(artifact.size_bytes), artifact.digest.short());
         page.field("backup", &format!("{}, {size}, from {}", artifact.name, artifact.location));
-        page.field("", &format!("manifest sha256 {digest}, signed by {}", artifact.signed_by));
-        page.field("", &format!("taken {} from {}", time(artifact.snapshot_time), artifact.source_version));
+        match &artifact.signed_by {
+            Some(key) => page.field("", &format!("manifest sha256 {digest}, signed by {key}")),
+            None => page.line(
+                Mark::Warning,
+                &format!("UNSIGNED dump, sha256 {digest}, vouched for by {}", artifact.vouched_by),
+            ),
+        }
+        let note = artifact.snapshot_time_from.note();
+        let taken = match artifact.snapshot_time {
+            Some(taken) if note.is_empty() => format!("taken {}", time(taken)),
+            Some(taken) => format!("taken {} ({note})", time(taken)),
+            None => note.to_owned(),
+        };
+        page.field("", &format!("{taken}, from {}", artifact.source_version));
     }
     recovery(page, facts);
 }
