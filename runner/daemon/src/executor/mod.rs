@@ -4,6 +4,7 @@
 mod cancel;
 mod checks;
 mod journal;
+mod last_run;
 mod observe;
 mod phases;
 mod recover;

@@ -99,7 +99,7 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
             Some(taken) => format!("taken {} ({note})", time(taken)),
             None => note.to_owned(),
         };
-        page.field("", &format!("{taken}, from {}", artifact.source_version));
+        page.field("", &format!("{taken} from {}", artifact.source_version));
     }
     recovery(page, facts);
 }

@@ -13,7 +13,7 @@ use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Reason;
 
-use super::classify::{Errors, RestoreError};
+use super::classify::{Class, Errors, RestoreError, classify};
 use super::roles::{MOST, roles_in};
 use super::server::{LONGEST, PostgresqlServer};
 use super::text::{identifier, literal, plain};
@@ -265,7 +265,11 @@ fn findings(database: Option<&str>, errors: &Errors) -> Vec<Finding> {
         message: format!("{note}: {}", error.message),
         details: error.command.iter().map(|command| ("statement".to_owned(), command.clone())).collect(),
     };
-    let benign = errors.benign.errors.iter().map(|error| finding(error, Severity::Info, "known to do no harm"));
+    let harmless = |error: &RestoreError| match classify(error) {
+        Class::Benign(why) => format!("known to do no harm ({why})"),
+        _ => "known to do no harm".to_owned(),
+    };
+    let benign = errors.benign.errors.iter().map(|error| finding(error, Severity::Info, &harmless(error)));
     let blocked = errors.blocked.errors.iter().map(|error| finding(error, Severity::Warning, "blocked by isolation"));
     let mut findings: Vec<Finding> = blocked.chain(benign).collect();
     let kept = u64::try_from(findings.len()).unwrap_or(u64::MAX);
