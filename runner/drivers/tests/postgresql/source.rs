@@ -78,6 +78,11 @@ impl SourceServer {
         );
     }
 
+    /// A plain dump.
+    pub(crate) async fn script(&self, arguments: &[&str]) -> String {
+        String::from_utf8(checked(self.tool("pg_dump", arguments).await).stdout).expect("text")
+    }
+
     pub(crate) async fn dump(&self, databases: &[&str], extensions: &[&str]) -> Backup {
         let globals =
             checked(self.tool("pg_dumpall", &["--globals-only", "--no-role-passwords", "--no-tablespaces"]).await);
@@ -133,7 +138,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-fn entry(path: &str) -> FileEntry {
+pub(crate) fn entry(path: &str) -> FileEntry {
     let nothing = Sha256Digest::of(b"");
     FileEntry { path: path.to_owned(), size: 0, sha256: nothing, tree: ChunkTree { chunk_size: 1, root: nothing } }
 }

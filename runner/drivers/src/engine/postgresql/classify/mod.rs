@@ -237,6 +237,57 @@ mod tests {
     }
 
     #[test]
+    fn a_scripts_error_carries_its_statement_and_no_rows() {
+        let errors = read(
+            "psql:/backup/shop.sql:14: ERROR:  duplicate key value violates unique constraint \"t_pkey\"\n\
+             DETAIL:  Key (card)=(4111 1111) already exists.\n\
+             psql:/backup/shop.sql:14: STATEMENT:  INSERT INTO public.t VALUES ('4111 1111');\n\
+             psql:<stdin>:15: ERROR:  relation \"public.t\" does not exist\n\
+             psql:<stdin>:15: STATEMENT:  ALTER TABLE ONLY public.t DROP CONSTRAINT t_pkey;\n\
+             psql:<stdin>:16: error: invalid command \\restrict\n\
+             psql:<stdin>:17: ERROR:  unrecognized configuration parameter \"transaction_timeout\"\n\
+             psql:<stdin>:17: STATEMENT:  SET transaction_timeout = 0;",
+        );
+        assert_eq!((errors.dump.total, errors.benign.total), (1, 3));
+        assert_eq!(errors.dump.errors[0].command.as_deref(), Some("INSERT INTO public.t"));
+        assert_eq!(errors.dump.errors[0].subject(), "shop.sql line 14");
+        assert_eq!(errors.benign.errors[0].subject(), "script line 15");
+        assert!(!format!("{errors:?}").contains("4111"));
+    }
+
+    /// Messages of the servers' and the tools' sources that one PostgreSQL here cannot be made to say.
+    #[test]
+    fn the_catalogue_knows_what_cannot_be_made_here() {
+        let advice = |message: &str| match class(message) {
+            Class::Dump { advice } => ("dump", advice.unwrap_or_default()),
+            Class::Sandbox { advice, .. } => ("sandbox", advice),
+            Class::BlockedByIsolation => ("blocked", String::new()),
+            Class::Benign(why) => ("benign", why.to_owned()),
+        };
+        for (message, who, said) in [
+            ("must be owner of extension plpgsql", "benign", "comment"),
+            ("must be owner of large object 12", "dump", "session-authorization"),
+            ("permission denied to create event trigger \"e\"", "dump", "session-authorization"),
+            ("unrecognized configuration parameter \"transaction_timeout\"", "sandbox", "major"),
+            ("could not connect to the publisher: connection refused", "blocked", ""),
+            ("could not create replication slot \"s\"", "blocked", ""),
+            ("could not open collator for locale \"xx\": U_FILE_ACCESS_ERROR", "sandbox", "ICU"),
+            ("unsupported version (1.16) in file header", "sandbox", "major"),
+            ("input file appears to be a text format dump. Please use psql.", "dump", "script"),
+            ("COPY failed for table \"t\": ERROR:  relation \"t\" does not exist", "dump", "data-only"),
+            ("column \"b\" of relation \"t\" does not exist", "dump", "schema and data"),
+            ("required extension \"cube\" is not installed", "dump", "left out"),
+            ("invalid byte sequence for encoding \"UTF8\": 0xff", "dump", "encoding"),
+            ("no partition of relation \"t\" found for row", "dump", "load-via-partition-root"),
+            ("corrupt tar header found in x", "dump", "damaged"),
+        ] {
+            let (found, advice) = advice(message);
+            assert_eq!(found, who, "{message}");
+            assert!(advice.contains(said), "{message}: {advice}");
+        }
+    }
+
+    #[test]
     fn what_the_sandbox_lacks_is_no_verdict_on_the_backup() {
         let lacking = [
             "extension \"postgis\" is not available",

@@ -6,7 +6,7 @@ use super::{Class, RestoreError};
 pub(super) struct Rule {
     /// All of them occur in the message.
     all: &'static [&'static str],
-    /// The statement begins with one of them; empty: whatever it is.
+    /// The statement begins with one of them, and what stands behind a `*` comes later; empty: whatever it is.
     commands: &'static [&'static str],
     pub(super) class: fn() -> Class,
 }
@@ -15,8 +15,13 @@ impl Rule {
     pub(super) fn fits(&self, error: &RestoreError) -> bool {
         let command = error.command.as_deref().unwrap_or_default().trim_start();
         self.all.iter().all(|part| error.message.contains(part))
-            && (self.commands.is_empty() || self.commands.iter().any(|begin| command.starts_with(begin)))
+            && (self.commands.is_empty() || self.commands.iter().any(|pattern| is_like(command, pattern)))
     }
+}
+
+fn is_like(command: &str, pattern: &str) -> bool {
+    let (begin, later) = pattern.split_once('*').unwrap_or((pattern, ""));
+    command.strip_prefix(begin).is_some_and(|rest| rest.contains(later))
 }
 
 const fn rule(all: &'static [&'static str], class: fn() -> Class) -> Rule {
@@ -71,7 +76,9 @@ pub(super) const RULES: &[Rule] = &[
     }),
     rule(&["invalid command \\N"], || Class::Benign("what psql made of the rows of a COPY that had failed before")),
     // `pg_dump --clean` drops first; there is nothing yet.
-    of(&["DROP "], &["does not exist"], || Class::Benign("`--clean` drops what a new database does not have")),
+    of(&["DROP ", "ALTER * DROP ", "SELECT pg_catalog.lo_unlink("], &["does not exist"], || {
+        Class::Benign("`--clean` drops what a new database does not have")
+    }),
     of(&["DROP SCHEMA public", "DROP SCHEMA IF EXISTS public", "DROP EXTENSION"], &["cannot drop"], || {
         Class::Benign("`--clean` drops what other objects still need, and makes it again where it can")
     }),

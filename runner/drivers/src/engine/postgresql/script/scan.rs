@@ -3,6 +3,7 @@
 //! `pg_dump` never writes it, it is refused.
 use std::fmt;
 
+use super::data::Data;
 use super::meta::{self, Meta};
 
 /// Bytes kept of a statement's beginning.
@@ -98,18 +99,6 @@ enum State {
     Copy(Data),
 }
 
-/// Where in the data of a `COPY` we are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Data {
-    LineStart,
-    Inside,
-    Backslash {
-        first: bool,
-    },
-    /// After `\.` at the beginning of a line.
-    End,
-}
-
 /// The word that the last bytes of code make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Word {
@@ -125,6 +114,7 @@ enum Word {
     Junk,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the bytes so far")]
 pub struct Scanner<F> {
     tell: F,
     state: State,
@@ -207,6 +197,7 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
         Err(Refusal { line: self.line, why: why.into(), advice: NOT_A_DUMP })
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm a state: the machine is read in one place")]
     fn step(&mut self, byte: u8) -> Result<(), Refusal> {
         if byte == 0 {
             return Err(Refusal {
@@ -244,18 +235,11 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
             }
             State::BlockComment { depth, last } => {
                 let (inner, outer) = ((*last, byte) == (b'/', b'*'), (*last, byte) == (b'*', b'/'));
-                *depth = if inner {
-                    *depth + 1
-                } else if outer {
-                    *depth - 1
-                } else {
-                    *depth
-                };
+                *depth = *depth + u32::from(inner) - u32::from(outer);
                 *last = if inner || outer { 0 } else { byte };
                 if *depth == 0 {
-                    self.state = State::Code;
+                    self.leave();
                     self.keep(b' ');
-                    self.word = Word::None;
                 }
                 Ok(())
             }
@@ -277,15 +261,13 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
                     self.keep(byte);
                     return Ok(());
                 }
-                self.state = State::Code;
-                self.word = Word::None;
+                self.leave();
                 self.after_escapes = escapes;
                 self.code(byte)
             }
             State::Identifier => {
                 if byte == b'"' {
-                    self.state = State::Code;
-                    self.word = Word::None;
+                    self.leave();
                 }
                 self.keep(byte);
                 Ok(())
@@ -294,8 +276,7 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
             State::Dollar { end, at } => {
                 *at = if byte == end[*at] { *at + 1 } else { usize::from(byte == b'$') };
                 if *at == end.len() {
-                    self.state = State::Code;
-                    self.word = Word::None;
+                    self.leave();
                 }
                 self.keep(byte);
                 Ok(())
@@ -320,11 +301,24 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
                 b' ' | b'\t' | b'\r' => Ok(()),
                 _ => self.refuse("something stands behind a COPY on its line, which pg_dump does not write"),
             },
-            State::Copy(data) => {
-                let data = *data;
-                self.data(data, byte)
-            }
+            State::Copy(data) => match data.next(byte) {
+                Ok(Some(next)) => {
+                    *data = next;
+                    Ok(())
+                }
+                Ok(None) => {
+                    self.state = State::Code;
+                    Ok(())
+                }
+                Err(why) => self.refuse(why),
+            },
         }
+    }
+
+    /// Back to code, where no word has begun.
+    fn leave(&mut self) {
+        self.state = State::Code;
+        self.word = Word::None;
     }
 
     fn code(&mut self, byte: u8) -> Result<(), Refusal> {
@@ -383,8 +377,7 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
 
     fn extend_word(&mut self, byte: u8) {
         self.word = match (self.word, byte) {
-            (Word::None, b'0'..=b'9') => Word::Number,
-            (Word::Number, b'0'..=b'9' | b'.') => Word::Number,
+            (Word::None | Word::Number, b'0'..=b'9') | (Word::Number, b'.') => Word::Number,
             (Word::Number | Word::Junk, _) if is_name_start(byte) || byte.is_ascii_digit() => Word::Junk,
             (Word::None, _) if is_name_start(byte) => Word::Name { first: byte.to_ascii_lowercase(), alone: true },
             (Word::Name { first, .. }, _) if is_name_start(byte) || byte.is_ascii_digit() || byte == b'$' => {
@@ -426,7 +419,9 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
                 return Ok(());
             }
             let end = [b"$", tag.as_slice(), b"$"].concat();
-            end.iter().for_each(|&byte| self.keep(byte));
+            for &byte in &end {
+                self.keep(byte);
+            }
             self.state = State::Dollar { end, at: 0 };
             return Ok(());
         }
@@ -532,31 +527,6 @@ impl<F: FnMut(Event<'_>)> Scanner<F> {
                 self.refuse(format!("`\\{command}` is a command of psql that pg_dump does not write so"))
             }
         }
-    }
-
-    /// A backslash begins what `COPY TO` writes, and nothing else: where the server refuses a COPY, `psql` reads its data as code.
-    fn data(&mut self, data: Data, byte: u8) -> Result<(), Refusal> {
-        let next = match (data, byte) {
-            (Data::End, b'\n') => {
-                self.state = State::Code;
-                return Ok(());
-            }
-            (Data::End, b'\r') => Data::End,
-            (Data::End, _) => return self.refuse("something stands behind the end of a COPY's data"),
-            (Data::Backslash { first: true }, b'.') => Data::End,
-            (Data::Backslash { .. }, b'b' | b'f' | b'n' | b'r' | b't' | b'v' | b'N' | b'\\') => Data::Inside,
-            (Data::Backslash { .. }, _) => {
-                let shown = char::from(byte).escape_default();
-                return self
-                    .refuse(format!("`\\{shown}` stands in the data of a COPY, where pg_dump does not write it"));
-            }
-            (Data::LineStart, b'\\') => Data::Backslash { first: true },
-            (Data::Inside, b'\\') => Data::Backslash { first: false },
-            (Data::LineStart | Data::Inside, b'\n') => Data::LineStart,
-            (Data::LineStart | Data::Inside, _) => Data::Inside,
-        };
-        self.state = State::Copy(next);
-        Ok(())
     }
 
     fn keep(&mut self, byte: u8) {
