@@ -28,7 +28,7 @@ pub struct Args {
     /// The drill file
     #[arg(required_unless_present = "dump", conflicts_with = "dump")]
     drill: Option<PathBuf>,
-    /// A dump of pg_dump in place of a drill file: custom, directory, tar, plain, or plain with gzip or zstd
+    /// A dump of `pg_dump` in place of a drill file: custom, directory, tar, plain, or plain with gzip or zstd
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
     /// Digest that the dump must have; of a directory, of what `LC_ALL=C sha256sum *` prints in it
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
     let request = Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone() };
-    let ended = execute(request, &ports, observer, cancel).await;
+    let ended = Box::pin(execute(request, &ports, observer, cancel)).await;
     signals.abort();
     match ended {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),

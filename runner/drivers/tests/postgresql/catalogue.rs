@@ -1,4 +1,5 @@
-//! What restores of real dumps say: each is classed, and what to do is said. One server restores them all, one after the other.
+//! What restores of real dumps say: each is classed, and what to do is said. One server makes the dumps; each is restored into a
+//! sandbox of its own.
 use drill::finding::{Finding, Severity};
 use drill::manifest::{DumpFormat, Manifest, Part};
 use drill::verdict::Reason;
