@@ -17,6 +17,7 @@ use plugin_host::{Host, HostConfig};
 use tokio::time::Instant;
 
 use super::baselines::Baselines;
+use super::last_run;
 use super::observe::Update;
 use super::phases::{Context, interrupted, phase};
 use crate::agent::AgentLink;
@@ -156,7 +157,7 @@ async fn run_checks(
         drill: drill.name.clone(),
         engine: context.ports.engine.name().to_owned(),
         started_at,
-        snapshot_time: Some(manifest.snapshot_time),
+        snapshot_time: manifest.snapshot_time,
         recovery_point_objective_ms: drill
             .objectives
             .recovery_point
@@ -190,7 +191,7 @@ async fn send_blobs(
             component: agent.send_blob(&loaded.component).await?,
             grants: loaded.grants.iter().copied().collect(),
             limits: loaded.check.limits,
-            options: loaded.check.options.clone(),
+            options: options(context, loaded, baselines, names).await?,
         });
     }
     Ok((databases, checks))
@@ -201,6 +202,26 @@ async fn send_some(agent: &mut AgentLink, bytes: Option<&[u8]>) -> Result<Option
         Some(bytes) => agent.send_blob(bytes).await.map(Some),
         None => Ok(None),
     }
+}
+
+/// Where a database has no baseline, counting compares with what the last passed run counted.
+async fn options(
+    context: &Context<'_>,
+    loaded: &Loaded,
+    baselines: &Baselines,
+    names: &[String],
+) -> Result<serde_json::Value, Stop> {
+    let mut options = loaded.check.options.clone();
+    let counts = matches!(&loaded.check.plugin, Plugin::Builtin(name) if name == "row-count");
+    if !counts || names.iter().all(|name| baselines.has_tables(name)) {
+        return Ok(options);
+    }
+    let (store, drill) = (context.ports.store.as_ref(), &context.request.drill.name);
+    let last = last_run::counts(store, drill, &context.journal.run(), &loaded.check.name).await?;
+    if let (Some(last), Some(options)) = (last, options.as_object_mut()) {
+        options.insert("lastRun".to_owned(), last);
+    }
+    Ok(options)
 }
 
 /// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.

@@ -9,8 +9,8 @@ use super::tree::Node;
 use super::{DEFAULT_CHECKS, Options, rule};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
-    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, Enforcement, Fidelity, Grant, Isolation, Limits,
-    Missed, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
+    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Fidelity,
+    Grant, Isolation, Limits, Missed, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
 };
 use crate::unit;
 
@@ -26,6 +26,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
     let deadlines = deadlines(spec.get("deadlines"));
     let schedule = spec.get("schedule").map(|schedule| self::schedule(schedule, problems));
     let engine = postgresql(spec.get("engine").get("postgresql"), problems);
+    let source = source(spec.get("source"), problems);
     let checks = checks(spec.get("checks"), spec.get("deadlines"), deadlines, problems);
     Some(Drill {
         // Last, because without a name there is still much to be said.
@@ -34,7 +35,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         digest,
         schedule,
         objectives: objectives(spec.get("objectives")),
-        source: source(spec.get("source")),
+        source: source?,
         engine,
         isolation: local(spec.get("isolation").get("local"), options),
         credentials: credentials(spec.get("credentials")),
@@ -88,15 +89,91 @@ fn objectives(node: Option<&Node>) -> Objectives {
     Objectives { recovery_time: duration(node, "recoveryTime"), recovery_point: duration(node, "recoveryPoint") }
 }
 
-fn source(node: Option<&Node>) -> Source {
+/// What `muster run --dump` runs: everything at its default. Without a name that a drill may have, there is none.
+pub(super) fn bare(name: DrillName, digest: Sha256Digest, dump: DumpSource, options: Options) -> Drill {
+    let nothing = &mut Problems::default();
+    Drill {
+        name,
+        labels: BTreeMap::new(),
+        digest,
+        schedule: None,
+        objectives: objectives(None),
+        source: Source::Dump(dump),
+        engine: postgresql(None, nothing),
+        isolation: local(None, options),
+        credentials: credentials(None),
+        checks: default_checks(),
+        deadlines: deadlines(None),
+    }
+}
+
+fn source(node: Option<&Node>, problems: &mut Problems) -> Option<Source> {
+    let node = node?;
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let trusted_keys = trusted_keys(node);
+    match (node.get("manifest"), node.get("dump")) {
+        (Some(_), Some(dump)) => {
+            let problem = Problem::at(dump.place, "`source` takes one of `manifest` and `dump`, not both");
+            problems.push(problem.hint("keep `manifest` for a backup of muster's own, `dump` for one of another tool"));
+            None
+        }
+        (None, None) => {
+            let problem = Problem::at(node.place, "`source` names no backup");
+            problems.push(problem.hint("write `manifest`, or `dump` with `sha256`"));
+            None
+        }
+        (Some(_), None) => {
+            for name in ["sha256", "signature", "timezone"] {
+                if let Some(given) = node.get(name) {
+                    let problem =
+                        Problem::at(given.place, format!("`{name}` is for a `dump`: a manifest says it itself"));
+                    problems.push(problem.hint("remove it"));
+                }
+            }
+            if node.get("trustedKeys").is_none() {
+                let problem = Problem::at(node.place, "`trustedKeys` is missing from `source`");
+                problems.push(problem.hint("add trustedKeys: [{ file: keys/backup.pub }]"));
+            }
+            Some(Source::Manifest { path: text("manifest")?, trusted_keys })
+        }
+        (None, Some(dump)) => dump_source(node, dump, trusted_keys, problems).map(Source::Dump),
+    }
+}
+
+fn dump_source(node: &Node, dump: &Node, trusted_keys: Vec<TrustedKey>, problems: &mut Problems) -> Option<DumpSource> {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let path = dump.text()?.to_owned();
+    match (node.get("sha256"), node.get("signature"), node.get("trustedKeys")) {
+        (_, Some(signature), None) => {
+            let problem =
+                Problem::at(signature.place, "`signature` needs `trustedKeys`: without a key it proves nothing");
+            problems.push(problem.hint("add trustedKeys: [{ file: keys/backup.pub }]"));
+        }
+        (None, None, None) => {
+            let problem =
+                Problem::at(dump.place, "nobody vouches for this dump: neither `sha256` nor `trustedKeys` is given");
+            problems.push(problem.hint(
+                "add sha256: sha256:… (`sha256sum` prints the digits), or sign it and add trustedKeys; for a first try without either: \
+                 muster run --dump FILE",
+            ));
+        }
+        _ => {}
+    }
+    let signed = node.get("trustedKeys").is_some();
+    let signature = signed.then(|| DumpSignature {
+        path: text("signature").unwrap_or_else(|| format!("{}.minisig", path.trim_end_matches('/'))),
+        trusted_keys,
+    });
+    let sha256 = text("sha256").and_then(|text| text.parse().ok());
+    Some(DumpSource { path, sha256, signature, timezone: text("timezone") })
+}
+
+fn trusted_keys(node: &Node) -> Vec<TrustedKey> {
     let keys = node.get("trustedKeys").map(Node::items).unwrap_or_default().iter().filter_map(|key| {
         let text = |name| key.get(name).and_then(Node::text).map(str::to_owned);
         text("file").map(TrustedKey::File).or_else(|| text("inline").map(TrustedKey::Inline))
     });
-    Source {
-        manifest: node.get("manifest").and_then(Node::text).unwrap_or_default().to_owned(),
-        trusted_keys: keys.collect(),
-    }
+    keys.collect()
 }
 
 fn postgresql(node: Option<&Node>, problems: &mut Problems) -> Postgresql {

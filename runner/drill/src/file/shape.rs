@@ -29,6 +29,8 @@ pub(super) struct Key {
 pub(super) enum Need {
     Required,
     Optional,
+    /// May be left out, and stands in examples.
+    Usual,
     /// The name is taken, but this version refuses it: a setting that is ignored would be worse than one that is missing.
     NotYet,
 }
@@ -185,12 +187,33 @@ static OBJECTIVES: Shape = Shape {
 static SOURCE: Shape = Shape {
     choice: Choice::Any,
     keys: &[
-        required(
+        usual(
             "manifest",
             Form::Text(&rule::MANIFEST_PATH),
             "Path of the backup's manifest.json, relative to the drill file.",
         ),
-        required(
+        optional(
+            "dump",
+            Form::Text(&rule::PATH),
+            "In the manifest's place: a dump that muster did not make, a file or a directory of pg_dump, relative to the drill file.",
+        ),
+        optional(
+            "sha256",
+            Form::Text(&rule::SHA256),
+            "Digest of the dump. Of a directory: of what `LC_ALL=C sha256sum *` prints in it.",
+        ),
+        optional(
+            "signature",
+            Form::Text(&rule::PATH),
+            "A minisign signature of the dump, by one of the trusted keys. Default with trustedKeys: the dump's name and `.minisig`. \
+             Of a directory: of what `LC_ALL=C sha256sum *` prints in it.",
+        ),
+        optional(
+            "timezone",
+            Form::Text(&rule::TIME_ZONE),
+            "The time zone of the machine that made the dump, which its header does not record. Default: UTC, and said in every result.",
+        ),
+        usual(
             "trustedKeys",
             Form::List {
                 item: &Form::Object(&TRUSTED_KEY),
@@ -199,7 +222,7 @@ static SOURCE: Shape = Shape {
                     hint: "name the public key of whoever signs, such as { file: keys/backup.pub }",
                 }),
             },
-            "Public keys; the manifest must be signed by one of them.",
+            "Public keys; the manifest, or the dump, must be signed by one of them.",
         ),
         not_yet(
             "fallbacks",
@@ -359,6 +382,10 @@ static SELF_TEST: Shape =
 
 const fn required(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Required, about }
+}
+
+const fn usual(name: &'static str, form: Form, about: &'static str) -> Key {
+    Key { name, form, need: Need::Usual, about }
 }
 
 const fn optional(name: &'static str, form: Form, about: &'static str) -> Key {
