@@ -1,5 +1,5 @@
 //! PostgreSQL. Start at [`PostgresqlEngine`]: what is installed (`install`), whether a backup fits it (`plan`), the server inside a
-//! sandbox (`conf`, `tls`, `server`, `client`), and the restore into it (`restore`, `roles`, `classify`).
+//! sandbox (`conf`, `tls`, `server`, `client`), and the restore into it (`restore`, `roles`, `classify`). What is compared of a database is in `schema`.
 pub mod capture;
 pub mod classify;
 mod client;
@@ -10,6 +10,7 @@ mod log;
 mod plan;
 mod restore;
 mod roles;
+pub mod schema;
 mod server;
 pub mod text;
 pub mod tls;
