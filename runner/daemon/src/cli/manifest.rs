@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use drill::id::Sha256Digest;
-use drill::manifest::{ChunkTree, FILE_NAME, FileEntry, Manifest, SIGNATURE_FILE_NAME};
+use drill::manifest::{ChunkTree, FILE_NAME, FileEntry, Manifest, Part, SIGNATURE_FILE_NAME};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -78,7 +78,7 @@ fn sign(args: &SignArgs) -> Result<(), Stop> {
 }
 
 fn files(manifest: &mut Manifest) -> impl Iterator<Item = &mut FileEntry> {
-    let parts = manifest.parts.iter_mut().flat_map(|part| part.files.iter_mut().chain(&mut part.baseline));
+    let parts = manifest.parts.iter_mut().flat_map(Part::all_files_mut);
     manifest.globals.iter_mut().chain(parts)
 }
 

@@ -368,6 +368,9 @@ impl Artifacts for FakeArtifacts {
             format: DumpFormat::Custom,
             files: Vec::new(),
             baseline: None,
+            schema: None,
+            blocks: None,
+            row_digests: None,
             locale,
             extensions: Vec::new(),
         };

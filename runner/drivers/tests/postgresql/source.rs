@@ -92,6 +92,9 @@ impl SourceServer {
                 format: DumpFormat::Custom,
                 files: vec![entry(&path)],
                 baseline: None,
+                schema: None,
+                blocks: None,
+                row_digests: None,
                 locale: Locale {
                     encoding: "UTF8".to_owned(),
                     collate: "C.UTF-8".to_owned(),

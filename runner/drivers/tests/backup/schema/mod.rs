@@ -1,4 +1,5 @@
 //! The objects of a schema: every kind is seen, every change is seen as what it is, and a dump and restore changes none.
+mod captured;
 mod mutations;
 mod restored;
 
@@ -75,7 +76,7 @@ fn difference(before: &Objects, after: &Objects) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_is_there_and_every_change_is_seen() {
+async fn every_kind_is_there_and_every_change_is_seen_and_a_restore_makes_none() {
     let server = fixture();
     let client = connect(&server, "objects").await;
     let before = all_objects(&client).await;
@@ -89,6 +90,9 @@ async fn every_kind_is_there_and_every_change_is_seen() {
     secrets_are_not_read(&before);
     large_things_are_known_by_their_digest(&before);
     mutations::all_are_seen(&client, &before).await;
+    drop(client);
+    restored::agrees(&server, &before).await;
+    captured::holds_the_schema_and_tells_what_it_cannot(&server).await;
 }
 
 fn secrets_are_not_read(objects: &Objects) {

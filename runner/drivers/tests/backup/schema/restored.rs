@@ -1,12 +1,11 @@
 //! A dump and restore into another database changes nothing but what the specification of a dump says.
 use std::process::Stdio;
 
-use super::{all_objects, connect, difference, fixture};
+use super::{Objects, all_objects, connect, difference};
+use crate::server::Server;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dump_and_restore_agrees() {
-    let server = fixture();
-    let before = all_objects(&connect(&server, "objects").await).await;
+/// The restored database has the name of the one that it was made from.
+pub(super) async fn agrees(server: &Server, before: &Objects) {
     let directory = tempfile::tempdir().unwrap();
     let dump = directory.path().join("dump");
     let dumped = server.client("pg_dump", "objects").args(["--format=custom", "--file"]).arg(&dump).output().unwrap();
@@ -15,6 +14,6 @@ async fn a_dump_and_restore_agrees() {
     let mut restore = server.client("pg_restore", "postgres");
     let restored = restore.args(["--create", "--dbname=postgres"]).arg(&dump).stdout(Stdio::null()).output().unwrap();
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-    let after = all_objects(&connect(&server, "objects").await).await;
-    assert_eq!(difference(&before, &after), [""; 0]);
+    let after = all_objects(&connect(server, "objects").await).await;
+    assert_eq!(difference(before, &after), [""; 0]);
 }

@@ -5,6 +5,7 @@ mod describe;
 mod directory;
 mod pgpass;
 mod role;
+mod schema;
 mod session;
 mod snapshot;
 mod tls;
@@ -214,11 +215,18 @@ async fn dump_database(
     let tables = describe::tables(snapshot, &counts).await?;
     let baseline_name = format!("baseline-{}.jsonl", place.number);
     describe::write_baseline(&place.work.file(&baseline_name)?, info.database(), &tables)?;
+    let schema = match schema::write(snapshot, place, warnings).await? {
+        Ok(schema) => schema,
+        Err(message) => return Ok(Err(message)),
+    };
     let part = Part {
         database: info.database().to_owned(),
         format: DumpFormat::Custom,
         files: vec![directory::entry(place.work.path(), &dump_name).await?],
         baseline: Some(directory::entry(place.work.path(), &baseline_name).await?),
+        schema,
+        blocks: None,
+        row_digests: None,
         locale: describe::locale(&snapshot.session).await?,
         extensions: describe::extensions(&snapshot.session).await?,
     };
