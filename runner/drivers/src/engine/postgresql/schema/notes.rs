@@ -16,6 +16,16 @@ const PUBLIC: &str = "OR x.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regc
 
 const IDENTIFIED: &str = "LATERAL pg_catalog.pg_identify_object(x.classoid, x.objoid, x.objsubid) i";
 
+/// The relation that the object is, or belongs to.
+const OF_RELATION: &str = "pg_catalog.pg_description x
+LEFT JOIN pg_catalog.pg_constraint k ON k.oid = x.objoid AND x.classoid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+LEFT JOIN pg_catalog.pg_trigger g ON g.oid = x.objoid AND x.classoid = 'pg_catalog.pg_trigger'::pg_catalog.regclass
+LEFT JOIN pg_catalog.pg_policy y ON y.oid = x.objoid AND x.classoid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+LEFT JOIN pg_catalog.pg_rewrite w ON w.oid = x.objoid AND x.classoid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(k.conrelid, g.tgrelid, y.polrelid, w.ev_class,
+    CASE WHEN x.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN x.objoid END)
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
 /// Apart from the others, so that it comes after the relation.
 fn relation_comment() -> Query {
     let (table, noted) = (name("n.nspname", "c.relname"), NOTED.replace("{public}", ""));
@@ -24,10 +34,8 @@ fn relation_comment() -> Query {
         format!(
             "SELECT pg_catalog.concat(i.type, ' ', i.identity) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'text', x.description) AS content
-FROM pg_catalog.pg_description x
-JOIN pg_catalog.pg_class c ON c.oid = x.objoid AND x.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, {IDENTIFIED}
-WHERE {noted}"
+FROM {OF_RELATION}, {IDENTIFIED}
+WHERE c.oid IS NOT NULL AND {noted}"
         ),
     )
 }
@@ -39,8 +47,8 @@ fn comment() -> Query {
         format!(
             "SELECT pg_catalog.concat(i.type, ' ', i.identity) AS identity,
   pg_catalog.jsonb_build_object('text', x.description) AS content
-FROM pg_catalog.pg_description x, {IDENTIFIED}
-WHERE x.classoid <> 'pg_catalog.pg_class'::pg_catalog.regclass AND {noted}"
+FROM {OF_RELATION}, {IDENTIFIED}
+WHERE c.oid IS NULL AND {noted}"
         ),
     )
 }

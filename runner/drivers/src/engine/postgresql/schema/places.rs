@@ -155,10 +155,10 @@ fn published_table(version: u32) -> Query {
         "'where', NULL"
     };
     Query::new(
-        "publication table",
+        "relation publication",
         format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(p.pubname), ': ', {table}) AS identity,
-  pg_catalog.jsonb_build_object({more}) AS content
+  pg_catalog.jsonb_build_object('table', {table}, {more}) AS content
 FROM pg_catalog.pg_publication_rel r
 JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
 JOIN pg_catalog.pg_class c ON c.oid = r.prrelid

@@ -232,8 +232,8 @@ JOIN pg_catalog.pg_policy y ON y.polrelid = c.oid"
 fn sequence() -> Query {
     let (identity, from) = (name("n.nspname", "c.relname"), relations("S"));
     let (owner, acl) = (role("c.relowner"), acl("c.relacl", "s", "c.relowner"));
-    let column =
-        format!("pg_catalog.concat({}, '.', pg_catalog.quote_ident(a.attname))", name("tn.nspname", "t.relname"));
+    let table = name("tn.nspname", "t.relname");
+    let column = format!("pg_catalog.concat({table}, '.', pg_catalog.quote_ident(a.attname))");
     // An unlogged one cannot be read on a standby.
     let readable = "NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())";
     Query {
@@ -242,6 +242,7 @@ fn sequence() -> Query {
             "sequence",
             format!(
                 "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
+    'table', CASE WHEN t.oid IS NOT NULL THEN {table} END,
     'unlogged', CASE WHEN c.relpersistence = 'u' THEN true END, 'type', pg_catalog.format_type(q.seqtypid, NULL),
     'start', q.seqstart, 'increment', q.seqincrement, 'minimum', q.seqmin, 'maximum', q.seqmax, 'cache', q.seqcache,
     'cycle', CASE WHEN q.seqcycle THEN true END, 'readable', CASE WHEN {readable} THEN NULL ELSE false END,
