@@ -101,11 +101,7 @@ fn secrets_are_not_read(objects: &Objects) {
 
 fn large_things_are_known_by_their_digest(objects: &Objects) {
     let content = |kind: &str, identity: &str| &objects[&(kind.to_owned(), identity.to_owned())];
-    assert!(
-        content("function", "public.big()").starts_with("{\"length\": 300"),
-        "{}",
-        content("function", "public.big()")
-    );
+    assert!(content("function", "public.big()").contains("\"length\": 300"), "{}", content("function", "public.big()"));
     let bytes: serde_json::Value = serde_json::from_str(content("large object", "4711")).unwrap();
     assert_eq!(bytes["size"], 10);
     assert_eq!(bytes["sha256"], drill::id::Sha256Digest::of(b"some bytes").to_string().replace("sha256:", ""));

@@ -7,6 +7,7 @@ mod completion;
 mod left_out;
 mod notes;
 mod places;
+mod put_back;
 mod read;
 mod relations;
 mod routines;
@@ -14,7 +15,11 @@ mod words;
 
 pub use completion::{Completion, LargeObject, readable, with_bytes, with_state};
 pub use left_out::{LEFT_OUT, left_out};
+pub use put_back::PutBack;
 pub use read::{ReadError, read};
+
+/// The kind of what was granted or revoked on what nobody of the database's own people made.
+pub const SYSTEM: &str = "privileges on system objects";
 
 /// The objects of one kind.
 #[derive(Debug, Clone)]
@@ -27,15 +32,22 @@ pub struct Query {
 }
 
 impl Query {
-    /// `inner` gives `identity` as text and `content` as jsonb. What is too large to be looked at is known by its digest.
+    /// `inner` gives `identity` as text and `content` as jsonb. What is too large to be looked at is known by its digest, but
+    /// for the privileges and what it is.
     fn new(kind: &'static str, inner: String) -> Self {
-        let large = words::LARGE;
+        let (large, half) = (words::LARGE, words::LARGE / 2);
         let sql = format!(
-            "SELECT o.identity, CASE WHEN pg_catalog.octet_length(o.content) < {large} THEN o.content
-  ELSE pg_catalog.concat('{{\"length\": ', pg_catalog.octet_length(o.content), ', \"sha256\": \"',
-    pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend(o.content)), 'hex'), '\"}}') END
-FROM (SELECT q.identity, pg_catalog.concat(pg_catalog.jsonb_strip_nulls(q.content)) AS content
-FROM ({inner}) q OFFSET 0) o ORDER BY o.identity COLLATE pg_catalog.\"C\""
+            "SELECT o.identity, CASE WHEN pg_catalog.octet_length(o.text) < {large} THEN o.text
+  ELSE (SELECT pg_catalog.concat(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+      'length', pg_catalog.octet_length(r.rest),
+      'sha256', pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend(r.rest)), 'hex'),
+      'acl', s.acl, 'kind', o.content -> 'kind', 'table', o.content -> 'table')))
+    FROM (SELECT CASE WHEN pg_catalog.octet_length(pg_catalog.concat(o.content -> 'acl')) < {half}
+        THEN o.content -> 'acl' END) AS s (acl),
+    LATERAL (SELECT pg_catalog.concat(CASE WHEN s.acl IS NULL THEN o.content ELSE o.content - 'acl' END)) AS r (rest)) END
+FROM (SELECT q.identity, q.content, pg_catalog.concat(q.content) AS text
+FROM (SELECT i.identity, pg_catalog.jsonb_strip_nulls(i.content) AS content FROM ({inner}) i OFFSET 0) q OFFSET 0) o
+ORDER BY o.identity COLLATE pg_catalog.\"C\""
         );
         Self { kind, sql: words::qualified(&sql), completion: None }
     }

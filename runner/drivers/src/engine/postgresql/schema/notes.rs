@@ -1,6 +1,6 @@
 //! What is said about objects, and what is granted before or beside them.
-use super::Query;
 use super::words::{entries, name, role};
+use super::{Query, SYSTEM};
 
 pub(super) fn all() -> Vec<Query> {
     vec![relation_comment(), comment(), security_label(), default_privileges(), system_privileges()]
@@ -154,7 +154,7 @@ fn system_privileges() -> Query {
         ),
     ];
     Query::new(
-        "privileges on system objects",
+        SYSTEM,
         format!(
             "SELECT s.identity, pg_catalog.jsonb_build_object('granted', s.granted, 'revoked', s.revoked) AS content
 FROM ({}) s WHERE s.granted IS NOT NULL OR s.revoked IS NOT NULL",

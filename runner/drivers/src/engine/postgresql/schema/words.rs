@@ -8,7 +8,7 @@
 pub(super) const LARGE: usize = 256 << 10;
 
 /// The operators that the queries use, as they stand there: between blanks.
-const OPERATORS: [&str; 6] = ["=", "<>", ">=", "<", "->>", "~"];
+const OPERATORS: [&str; 7] = ["=", "<>", ">=", "<", "->>", "->", "-"];
 
 /// Writes every operator with its schema.
 pub(super) fn qualified(sql: &str) -> String {
