@@ -3,15 +3,14 @@
 //! [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
 mod compare;
 mod options;
-mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compare::{Verdict, compare};
 use muster_check::report::{self, Finding, Severity};
+use muster_check::text::{count, plural};
 use muster_check::{Check, Conclusion, Failure, baseline, context, sql};
 use options::{Options, matches};
-use text::{count, plural};
 
 struct RowCount;
 

@@ -29,8 +29,10 @@
 pub mod baseline;
 pub mod bindings;
 pub mod context;
+pub mod glob;
 pub mod report;
 pub mod sql;
+pub mod text;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;

@@ -1,17 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drill::port::{Credentials as _, LeaseRequest, Server, Session};
-use drill::schema::Object;
+use drill::port::Credentials as _;
 use drivers::credentials::embedded::Embedded;
 use drivers::credentials::fake::FakeCredentials;
 use drivers::engine::fake::{FakeServer, Script};
-use drivers::engine::postgresql::ADMIN_ROLE;
-use drivers::engine::postgresql::schema::{PutBack, queries};
 
 use crate::contract::credentials_contract;
 use crate::source::SourceServer;
-use crate::{TestFn, ask, request, restored, test};
+use crate::{TestFn, ask, request, restored, schema, test};
 
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
@@ -93,7 +90,8 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     let server = running.server.as_ref();
     let embedded = Embedded::new();
     let request = request("orders-20261122t021500z-real", &["vault", "postgres"], Duration::from_mins(5));
-    what_is_taken_is_known(&embedded, &request, server).await;
+    schema::views_are_told_in_the_servers_words(server, "vault").await;
+    schema::what_is_taken_is_known(&embedded, &request, server).await;
     credentials_contract(&embedded, server, &request).await;
 
     let lease = embedded.issue(&request, server).await.expect("a lease");
@@ -135,54 +133,6 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'muster-%'";
     assert_eq!(ask(server, "vault", left).await, "0");
     running.end().await;
-}
-
-/// Whoever reads the schema with the lease can tell what the privileges were before.
-async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseRequest, server: &dyn Server) {
-    let admin = server.identity(ADMIN_ROLE, Duration::from_mins(5)).expect("a certificate");
-    let mut differs = 0;
-    let mut before = Vec::new();
-    for database in &request.databases {
-        let session = server.login(&admin, database).await.expect("it logs in");
-        before.push(objects(session.as_ref(), &mut PutBack::default()).await);
-    }
-    let lease = embedded.issue(request, server).await.expect("a lease");
-    for (database, before) in request.databases.iter().zip(before) {
-        let session = server.login(&lease.grant.identity, database).await.expect("it logs in");
-        differs += usize::from(objects(session.as_ref(), &mut PutBack::default()).await != before);
-        let role = &lease.grant.identity.role;
-        let mut put_back = PutBack::new(&lease.taken[database], role);
-        let after = objects(session.as_ref(), &mut put_back).await;
-        for (after, before) in after.iter().zip(&before) {
-            assert_eq!(after, before, "in {database}");
-        }
-        assert_eq!(after.len(), before.len(), "in {database}");
-    }
-    assert_eq!(differs, 2, "without putting back, both databases look otherwise");
-    embedded.revoke(request, Some(&lease), server).await.expect("revoked");
-}
-
-/// Kind, identity and content, in order.
-async fn objects(session: &dyn Session, put_back: &mut PutBack) -> Vec<(String, String, serde_json::Value)> {
-    let mut objects = Vec::new();
-    let mut take = |object: Object| {
-        let content = serde_json::from_str(object.content.get()).expect("JSON");
-        objects.push((object.kind, object.identity, content));
-    };
-    for query in queries(150_000) {
-        for row in session.run(&query.sql).await.expect("it reads") {
-            let [Some(identity), Some(content)] = row.as_slice() else { panic!("{row:?}") };
-            let object = Object::new(query.kind, identity.clone(), content.clone()).expect("an object");
-            while let Some(gone) = put_back.gone(Some(&object)).expect("an object") {
-                take(gone);
-            }
-            put_back.put_back(object).expect("an object").into_iter().for_each(&mut take);
-        }
-    }
-    while let Some(gone) = put_back.gone(None).expect("an object") {
-        take(gone);
-    }
-    objects
 }
 
 async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {

@@ -11,12 +11,14 @@ mod put_back;
 mod read;
 mod relations;
 mod routines;
+mod translate;
 mod words;
 
 pub use completion::{Completion, LargeObject, readable, with_bytes, with_state};
 pub use left_out::{LEFT_OUT, left_out};
 pub use put_back::PutBack;
 pub use read::{ReadError, read};
+pub use translate::translate;
 
 /// The kind of what was granted or revoked on what nobody of the database's own people made.
 pub const SYSTEM: &str = "privileges on system objects";
