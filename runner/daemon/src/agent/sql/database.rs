@@ -4,6 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use drill::agent::ClientIdentity;
+use drill::schema::Taken;
+use drivers::engine::postgresql::schema::PutBack;
 use plugin_host::backend::{Error, TableInfo};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -12,6 +14,7 @@ use super::catalog;
 use super::check::CheckSql;
 use super::connection::Connection;
 use super::fault::host;
+use super::objects::Restored;
 use super::session::Session;
 use super::tls::Door;
 
@@ -103,6 +106,14 @@ impl Database {
         let (sql, task) = CheckSql::new(self.opening.clone(), deadline.min(self.deadline));
         self.tasks.spawn(task);
         sql
+    }
+
+    /// The schema of the restored database, read over a connection of its own until `deadline`. `taken` is what muster revoked
+    /// before.
+    pub(in crate::agent) async fn objects(&self, taken: &[Taken], deadline: Instant) -> Result<Restored, Error> {
+        let (door, session) = self.opening.open().await?;
+        let put_back = PutBack::new(taken, door.role());
+        in_time(Restored::open(session, deadline.min(self.deadline), put_back)).await
     }
 
     /// Waits for the checks' connections, then lets the snapshot go.

@@ -1,0 +1,216 @@
+//! The schema's objects: those of the restored database as its catalogs tell them, in the run's one snapshot, and those of the
+//! baseline as its file does. Neither side is ever whole in memory, and both are seen to be in order.
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use drill::schema::{Object, Order, Reader, Taken};
+use drivers::engine::postgresql::schema::{
+    Completion, LargeObject, PutBack, Query, queries, readable, with_bytes, with_state,
+};
+use plugin_host::backend::{Batch, ColumnData, Error};
+use tokio::time::Instant;
+
+use super::fault::host;
+use super::session::Session;
+
+/// Bytes of objects after which a page is full; one object more may go over it.
+const PAGE: usize = 256 << 10;
+/// Rows that are asked for at a time.
+const ROWS: u32 = 64;
+
+/// The baseline's side.
+pub(in crate::agent) struct Baseline {
+    reader: Reader<Bytes>,
+}
+
+impl Baseline {
+    /// The error says what is wrong with the file.
+    pub(in crate::agent) fn new(file: Bytes, database: &str) -> Result<Self, String> {
+        let reader = Reader::new(file)?;
+        if reader.header().database != database {
+            return Err(format!("the schema file is of database `{}`, not of `{database}`", reader.header().database));
+        }
+        Ok(Self { reader })
+    }
+
+    /// What muster revoked from the restored database.
+    pub(in crate::agent) fn taken(&self) -> &[Taken] {
+        &self.reader.header().taken
+    }
+
+    pub(in crate::agent) fn next(&mut self, max: u32) -> Result<Vec<Object>, Error> {
+        let mut page = Page::new(max);
+        while page.has_room() {
+            match self.reader.next_object() {
+                Some(object) => page.push(object.map_err(|why| host(format!("the baseline cannot be read: {why}")))?),
+                None => break,
+            }
+        }
+        Ok(page.objects)
+    }
+}
+
+/// The restored side: a connection of its own.
+pub(in crate::agent) struct Restored {
+    session: Session,
+    deadline: Instant,
+    queries: std::vec::IntoIter<Query>,
+    /// The kind that is being read, and its result.
+    current: Option<(Query, u64)>,
+    held: VecDeque<Object>,
+    order: Order,
+    put_back: PutBack,
+}
+
+impl Restored {
+    /// `session` is in the snapshot; nothing else was asked of it.
+    pub(super) async fn open(mut session: Session, deadline: Instant, put_back: PutBack) -> Result<Self, Error> {
+        // Pages of large objects come by their index; a heap without it would be sorted once an object.
+        let rows = session.run("SET LOCAL enable_indexscan = on; SHOW server_version_num").await?;
+        let version = rows.into_iter().flatten().flatten().next().and_then(|version| version.parse().ok());
+        let queries = queries(version.ok_or_else(|| strange("its own version"))?).into_iter();
+        let (current, held, order) = (None, VecDeque::new(), Order::default());
+        Ok(Self { session, deadline, queries, current, held, order, put_back })
+    }
+
+    /// Empty at the end. After an error, or when the future was dropped, nothing more can be read.
+    pub(in crate::agent) async fn next(&mut self, max: u32) -> Result<Vec<Object>, Error> {
+        let slow = || host("reading the restored schema took longer than the check has");
+        tokio::time::timeout_at(self.deadline, self.page(max)).await.map_err(|_| slow())?
+    }
+
+    async fn page(&mut self, max: u32) -> Result<Vec<Object>, Error> {
+        let mut page = Page::new(max);
+        while page.has_room() {
+            match self.held.pop_front() {
+                Some(object) => page.push(object),
+                None if !self.fill().await? => break,
+                None => {}
+            }
+        }
+        Ok(page.objects)
+    }
+
+    /// Reads some more; false at the end.
+    async fn fill(&mut self) -> Result<bool, Error> {
+        let Some((query, portal)) = self.current.take() else {
+            let Some(query) = self.queries.next() else { return self.end() };
+            let (portal, _) = self.session.query(&query.sql, &[]).await?;
+            self.current = Some((query, portal));
+            return Ok(true);
+        };
+        match self.session.next(portal, ROWS).await? {
+            None => self.session.close_portal(portal).await?,
+            Some(batch) => {
+                for (identity, content) in pairs(&batch)? {
+                    let content = self.complete(&query, &identity, content).await?;
+                    self.take(Object::new(query.kind, identity, content).map_err(|why| strange(&why))?)?;
+                }
+                self.current = Some((query, portal));
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, object: Object) -> Result<(), Error> {
+        self.order.follows(&object).map_err(|why| strange(&why))?;
+        while let Some(gone) = self.put_back.gone(Some(&object)).map_err(|why| strange(&why))? {
+            self.held.push_back(gone);
+        }
+        self.held.extend(self.put_back.put_back(object).map_err(|why| strange(&why))?);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<bool, Error> {
+        let gone = self.put_back.gone(None).map_err(|why| strange(&why))?;
+        let more = gone.is_some();
+        self.held.extend(gone);
+        Ok(more)
+    }
+
+    async fn complete(&mut self, query: &Query, identity: &str, content: String) -> Result<String, Error> {
+        let strange = || strange(&format!("{} {identity}", query.kind));
+        match query.completion {
+            Some(Completion::Sequence) if readable(&content) => {
+                let (portal, _) = self.session.query(&Completion::Sequence.statement(identity), &[]).await?;
+                let batch = self.session.next(portal, 1).await?.ok_or_else(strange)?;
+                self.session.close_portal(portal).await?;
+                let (last, called) = pairs(&batch)?.into_iter().next().ok_or_else(strange)?;
+                with_state(&content, &last, &called).ok_or_else(strange)
+            }
+            Some(Completion::LargeObject) => {
+                let bytes = self.bytes(&Completion::LargeObject.statement(identity)).await?;
+                bytes.and_then(|bytes| with_bytes(&content, bytes)).ok_or_else(strange)
+            }
+            Some(Completion::Sequence) | None => Ok(content),
+        }
+    }
+
+    /// None where the pages make no large object.
+    async fn bytes(&mut self, statement: &str) -> Result<Option<LargeObject>, Error> {
+        let mut object = LargeObject::default();
+        let (portal, _) = self.session.query(statement, &[]).await?;
+        while let Some(batch) = self.session.next(portal, 512).await? {
+            let [number, data] = batch.columns.as_slice() else { return Ok(None) };
+            let (ColumnData::Integers(numbers), ColumnData::Binaries(pages)) = (&number.data, &data.data) else {
+                return Ok(None);
+            };
+            let mut from = 0;
+            for (number, end) in numbers.iter().zip(&pages.ends) {
+                let end = usize::try_from(*end).unwrap_or(usize::MAX);
+                let bytes = pages.data.get(from..end).unwrap_or_default();
+                if !u32::try_from(*number).is_ok_and(|number| object.page(number, bytes)) {
+                    return Ok(None);
+                }
+                from = end;
+                while object.step() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.session.close_portal(portal).await?;
+        Ok(Some(object))
+    }
+}
+
+/// Two columns of text.
+fn pairs(batch: &Batch) -> Result<Vec<(String, String)>, Error> {
+    let [left, right] = batch.columns.as_slice() else { return Err(strange("a row")) };
+    let texts = |column: &ColumnData| -> Option<Vec<String>> {
+        let ColumnData::Texts(cells) = column else { return None };
+        let mut from = 0;
+        let text = |end: &u32| {
+            let end = usize::try_from(*end).ok()?;
+            let text = String::from_utf8(cells.data.get(std::mem::replace(&mut from, end)..end)?.to_vec());
+            text.ok()
+        };
+        cells.ends.iter().map(text).collect()
+    };
+    let (left, right) = texts(&left.data).zip(texts(&right.data)).ok_or_else(|| strange("a row"))?;
+    Ok(left.into_iter().zip(right).collect())
+}
+
+fn strange(what: &str) -> Error {
+    host(format!("the restored database described its schema in a way that PostgreSQL would not: {what}"))
+}
+
+struct Page {
+    objects: Vec<Object>,
+    bytes: usize,
+    max: usize,
+}
+
+impl Page {
+    fn new(max: u32) -> Self {
+        Self { objects: Vec::new(), bytes: 0, max: usize::try_from(max.max(1)).unwrap_or(usize::MAX) }
+    }
+
+    fn has_room(&self) -> bool {
+        self.objects.len() < self.max && self.bytes < PAGE
+    }
+
+    fn push(&mut self, object: Object) {
+        self.bytes += object.kind.len() + object.identity.len() + object.content.get().len();
+        self.objects.push(object);
+    }
+}
