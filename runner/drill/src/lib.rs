@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod baseline;
 pub mod conclude;
+pub mod content;
 pub mod evidence;
 pub mod file;
 pub mod finding;

@@ -64,10 +64,10 @@ pub struct Part {
     /// The objects of its schema: see [`crate::schema`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<FileEntry>,
-    /// The blocks of its tables' content digests.
+    /// The blocks of the baseline's content digests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<FileEntry>,
-    /// A digest of each row, where capture was asked for them.
+    /// Eight bytes of each row's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_digests: Option<FileEntry>,
     pub locale: Locale,
@@ -119,22 +119,13 @@ pub struct Extension {
     pub schema: String,
 }
 
-impl Part {
-    pub fn all_files(&self) -> impl Iterator<Item = &FileEntry> {
-        let beside = [&self.baseline, &self.schema, &self.blocks, &self.row_digests];
-        self.files.iter().chain(beside.into_iter().flatten())
-    }
-
-    pub fn all_files_mut(&mut self) -> impl Iterator<Item = &mut FileEntry> {
-        let beside = [&mut self.baseline, &mut self.schema, &mut self.blocks, &mut self.row_digests];
-        self.files.iter_mut().chain(beside.into_iter().flatten())
-    }
-}
-
 impl Manifest {
     /// Every file that the manifest vouches for.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
-        let parts = self.parts.iter().flat_map(Part::all_files);
+        let parts = self.parts.iter().flat_map(|part| {
+            let side = part.baseline.iter().chain(&part.schema).chain(&part.blocks).chain(&part.row_digests);
+            part.files.iter().chain(side)
+        });
         self.globals.iter().chain(parts)
     }
 

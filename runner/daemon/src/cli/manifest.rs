@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use drill::id::Sha256Digest;
-use drill::manifest::{ChunkTree, FILE_NAME, FileEntry, Manifest, Part, SIGNATURE_FILE_NAME};
+use drill::manifest::{ChunkTree, FILE_NAME, FileEntry, Manifest, SIGNATURE_FILE_NAME};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -78,7 +78,11 @@ fn sign(args: &SignArgs) -> Result<(), Stop> {
 }
 
 fn files(manifest: &mut Manifest) -> impl Iterator<Item = &mut FileEntry> {
-    let parts = manifest.parts.iter_mut().flat_map(Part::all_files_mut);
+    let parts = manifest.parts.iter_mut().flat_map(|part| {
+        let side =
+            part.baseline.iter_mut().chain(&mut part.schema).chain(&mut part.blocks).chain(&mut part.row_digests);
+        part.files.iter_mut().chain(side)
+    });
     manifest.globals.iter_mut().chain(parts)
 }
 
