@@ -28,6 +28,7 @@
 //! A plugin asks for a grant by using it: what it never calls of [`sql`] and [`baseline`] is not imported.
 pub mod baseline;
 pub mod bindings;
+pub mod catalog;
 pub mod context;
 pub mod glob;
 pub mod report;
