@@ -77,7 +77,9 @@ impl Credentials for Embedded {
             taken.insert(database.clone(), close::close_database(server, database).await?);
         }
         let of_cluster = close::close_cluster(server).await?;
-        taken.values_mut().for_each(|taken| taken.extend_from_slice(&of_cluster));
+        for taken in taken.values_mut() {
+            taken.extend_from_slice(&of_cluster);
+        }
         remove_role(server, &role, &request.databases).await?;
         let expires_at = end_of_lease(request);
         let remaining = remaining(request.not_after)?;

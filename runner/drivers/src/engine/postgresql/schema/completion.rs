@@ -12,7 +12,7 @@ pub enum Completion {
 /// Bytes of a page of a large object: LOBLKSIZE, a quarter of the server's block.
 const PAGE: u64 = 2048;
 /// Zeros that are hashed at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Completion {
     /// What to ask for the object of this identity. Of a sequence: `last_value` and `is_called` as text. Of a large object: the

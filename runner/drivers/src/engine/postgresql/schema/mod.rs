@@ -36,7 +36,7 @@ pub struct Query {
 impl Query {
     /// `inner` gives `identity` as text and `content` as jsonb. What is too large to be looked at is known by its digest, but
     /// for the privileges and what it is.
-    fn new(kind: &'static str, inner: String) -> Self {
+    fn new(kind: &'static str, inner: &str) -> Self {
         let (large, half) = (words::LARGE, words::LARGE / 2);
         let sql = format!(
             "SELECT o.identity, CASE WHEN pg_catalog.octet_length(o.text) < {large} THEN o.text

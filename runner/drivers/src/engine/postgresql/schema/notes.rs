@@ -31,7 +31,7 @@ fn relation_comment() -> Query {
     let (table, noted) = (name("n.nspname", "c.relname"), NOTED.replace("{public}", ""));
     Query::new(
         "relation comment",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(i.type, ' ', i.identity) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'text', x.description) AS content
 FROM {OF_RELATION}, {IDENTIFIED}
@@ -44,7 +44,7 @@ fn comment() -> Query {
     let noted = NOTED.replace("{public}", PUBLIC);
     Query::new(
         "comment",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(i.type, ' ', i.identity) AS identity,
   pg_catalog.jsonb_build_object('text', x.description) AS content
 FROM {OF_RELATION}, {IDENTIFIED}
@@ -57,7 +57,7 @@ fn security_label() -> Query {
     let noted = NOTED.replace("{public}", "");
     Query::new(
         "security label",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(i.type, ' ', i.identity, ' for ', x.provider) AS identity,
   pg_catalog.jsonb_build_object('label', x.label) AS content
 FROM pg_catalog.pg_seclabel x, {IDENTIFIED}
@@ -71,7 +71,7 @@ fn default_privileges() -> Query {
     let entries = entries("d.defaclacl", "r", "d.defaclrole");
     Query::new(
         "default privileges",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat('of ', {role}, CASE WHEN n.oid IS NOT NULL THEN
       pg_catalog.concat(' in schema ', pg_catalog.quote_ident(n.nspname)) END, ' on ',
     CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types'
@@ -155,7 +155,7 @@ fn system_privileges() -> Query {
     ];
     Query::new(
         SYSTEM,
-        format!(
+        &format!(
             "SELECT s.identity, pg_catalog.jsonb_build_object('granted', s.granted, 'revoked', s.revoked) AS content
 FROM ({}) s WHERE s.granted IS NOT NULL OR s.revoked IS NOT NULL",
             parts.join("\nUNION ALL ")

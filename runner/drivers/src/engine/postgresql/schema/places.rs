@@ -30,7 +30,7 @@ fn schema() -> Query {
     let made = made("pg_namespace", "n.oid");
     Query::new(
         "schema",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(n.nspname) AS identity, pg_catalog.jsonb_build_object(
     'owner', CASE WHEN n.oid >= 16384
         OR n.nspowner <> ALL ('{{10,6171}}'::pg_catalog.oid[]) THEN {owner} END,
@@ -47,7 +47,7 @@ fn database() -> Query {
     let role = role("s.setrole");
     Query::new(
         "database",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(d.datname) AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'encoding', pg_catalog.pg_encoding_to_char(d.encoding), 'collate', d.datcollate, 'ctype', d.datctype,
     'provider', CASE coalesce(r.j ->> 'datlocprovider', 'c') WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
@@ -71,8 +71,7 @@ fn extension() -> Query {
         "extension",
         "SELECT pg_catalog.quote_ident(e.extname) AS identity,
   pg_catalog.jsonb_build_object('version', e.extversion, 'schema', pg_catalog.quote_ident(n.nspname)) AS content
-FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid >= 16384"
-            .to_owned(),
+FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.oid >= 16384",
     )
 }
 
@@ -81,7 +80,7 @@ fn event_trigger() -> Query {
     let (tags, enabled) = (sorted("t.evttags"), enabled("t.evtenabled"));
     Query::new(
         "event trigger",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(t.evtname) AS identity, pg_catalog.jsonb_build_object('owner', {owner},
     'event', t.evtevent, 'function', t.evtfoid::pg_catalog.regprocedure, 'tags', {tags}, 'enabled', {enabled}) AS content
 FROM pg_catalog.pg_event_trigger t WHERE {made}"
@@ -94,7 +93,7 @@ fn foreign_wrapper() -> Query {
     let (options, made) = (sorted("w.fdwoptions"), made("pg_foreign_data_wrapper", "w.oid"));
     Query::new(
         "foreign data wrapper",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(w.fdwname) AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'handler', CASE WHEN w.fdwhandler <> 0 THEN w.fdwhandler::pg_catalog.regprocedure END,
     'validator', CASE WHEN w.fdwvalidator <> 0 THEN w.fdwvalidator::pg_catalog.regprocedure END, 'options', {options}) AS content
@@ -108,7 +107,7 @@ fn foreign_server() -> Query {
     let (options, made) = (sorted("s.srvoptions"), made("pg_foreign_server", "s.oid"));
     Query::new(
         "foreign server",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(s.srvname) AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'wrapper', w.fdwname, 'type', s.srvtype, 'version', s.srvversion, 'options', {options}) AS content
 FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw WHERE {made}"
@@ -121,7 +120,7 @@ fn user_mapping() -> Query {
     let (role, made) = (role("m.umuser"), made("pg_user_mapping", "m.oid"));
     Query::new(
         "user mapping",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(CASE WHEN m.umuser = 0 THEN 'PUBLIC' ELSE {role} END, ' on ',
     pg_catalog.quote_ident(s.srvname)) AS identity, pg_catalog.jsonb_build_object() AS content
 FROM pg_catalog.pg_user_mapping m JOIN pg_catalog.pg_foreign_server s ON s.oid = m.umserver WHERE {made}"
@@ -134,7 +133,7 @@ fn publication(version: u32) -> Query {
     let generated = if version >= 180_000 { "CASE WHEN p.pubgencols <> 'n' THEN p.pubgencols END" } else { "NULL" };
     Query::new(
         "publication",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(p.pubname) AS identity, pg_catalog.jsonb_build_object('owner', {owner},
     'allTables', CASE WHEN p.puballtables THEN true END, 'insert', p.pubinsert, 'update', p.pubupdate, 'delete', p.pubdelete,
     'truncate', p.pubtruncate, 'viaRoot', CASE WHEN p.pubviaroot THEN true END, 'generatedColumns', {generated}) AS content
@@ -156,7 +155,7 @@ fn published_table(version: u32) -> Query {
     };
     Query::new(
         "relation publication",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(p.pubname), ': ', {table}) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, {more}) AS content
 FROM pg_catalog.pg_publication_rel r
@@ -178,7 +177,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid";
     };
     Query::new(
         "publication schema",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(p.pubname), ': ', pg_catalog.quote_ident(n.nspname)) AS identity,
   pg_catalog.jsonb_build_object() AS content
 {from}"
@@ -204,7 +203,7 @@ fn subscription(version: u32) -> Query {
     let failover = since(17, "CASE WHEN s.subfailover THEN true END");
     Query::new(
         "subscription",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(s.subname) AS identity, pg_catalog.jsonb_build_object('owner', {owner},
     'enabled', s.subenabled, 'slot', s.subslotname, 'publications', {publications}, 'synchronousCommit', s.subsynccommit,
     'binary', CASE WHEN s.subbinary THEN true END, 'streaming', {streaming}, 'twoPhase', {two_phase},
@@ -220,7 +219,7 @@ fn text_search_parser() -> Query {
     let (identity, made) = (name("n.nspname", "p.prsname"), made("pg_ts_parser", "p.oid"));
     Query::new(
         "text search parser",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('start', p.prsstart, 'token', p.prstoken,
     'end', p.prsend, 'headline', p.prsheadline, 'types', p.prslextype) AS content
 FROM pg_catalog.pg_ts_parser p JOIN pg_catalog.pg_namespace n ON n.oid = p.prsnamespace WHERE {made}"
@@ -232,7 +231,7 @@ fn text_search_template() -> Query {
     let (identity, made) = (name("n.nspname", "t.tmplname"), made("pg_ts_template", "t.oid"));
     Query::new(
         "text search template",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('init', t.tmplinit, 'lexize', t.tmpllexize) AS content
 FROM pg_catalog.pg_ts_template t JOIN pg_catalog.pg_namespace n ON n.oid = t.tmplnamespace WHERE {made}"
         ),
@@ -244,7 +243,7 @@ fn text_search_dictionary() -> Query {
     let (owner, template) = (role("d.dictowner"), name("tn.nspname", "t.tmplname"));
     Query::new(
         "text search dictionary",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'template', {template},
     'options', d.dictinitoption) AS content
 FROM pg_catalog.pg_ts_dict d JOIN pg_catalog.pg_namespace n ON n.oid = d.dictnamespace
@@ -261,7 +260,7 @@ fn text_search_configuration() -> Query {
         (role("c.cfgowner"), name("pn.nspname", "p.prsname"), name("dn.nspname", "d.dictname"));
     Query::new(
         "text search configuration",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'parser', {parser},
     'mappings', m.mappings) AS content
 FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
@@ -283,7 +282,7 @@ fn large_object() -> Query {
         completion: Some(Completion::LargeObject),
         ..Query::new(
             "large object",
-            format!(
+            &format!(
                 "SELECT pg_catalog.concat(m.oid) AS identity,
   pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl}) AS content
 FROM pg_catalog.pg_largeobject_metadata m"

@@ -26,7 +26,7 @@ fn relation() -> Query {
     let from = relations(RELATIONS);
     Query::new(
         "relation",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object(
     'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
         WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'composite type' END,
@@ -61,7 +61,7 @@ fn column() -> Query {
     let (options, foreign, from) = (sorted("a.attoptions"), sorted("a.attfdwoptions"), relations(RELATIONS));
     Query::new(
         "relation column",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat({table}, '.', pg_catalog.quote_ident(a.attname)) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
     'notNull', CASE WHEN a.attnotnull THEN true END,
@@ -91,7 +91,7 @@ fn column_order() -> Query {
     let (table, from) = (name("n.nspname", "c.relname"), relations(RELATIONS));
     Query::new(
         "relation column order",
-        format!(
+        &format!(
             "SELECT {table} AS identity, pg_catalog.jsonb_build_object('table', {table}, 'columns', a.columns,
   'inherits', CASE WHEN i.inhrelid IS NOT NULL THEN true END) AS content
 FROM {from}
@@ -109,7 +109,7 @@ fn constraint() -> Query {
     let domain = name("tn.nspname", "t.typname");
     Query::new(
         "relation constraint",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(k.conname), ' on ',
     CASE WHEN k.contypid <> 0 THEN {domain} ELSE {table} END) AS identity,
   pg_catalog.jsonb_build_object('table', CASE WHEN c.oid IS NOT NULL THEN {table} END,
@@ -137,7 +137,7 @@ fn index() -> Query {
     let on_table = super::words::no_member("pg_class", "r.oid");
     Query::new(
         "relation index",
-        format!(
+        &format!(
             "SELECT {index} AS identity, pg_catalog.jsonb_build_object('table', {table},
     'definition', pg_catalog.pg_get_indexdef(c.oid), 'clustered', CASE WHEN x.indisclustered THEN true END,
     'replicaIdentity', CASE WHEN x.indisreplident THEN true END, 'statisticsTargets', a.targets,
@@ -161,7 +161,7 @@ fn statistics() -> Query {
     let (identity, owner) = (name("n.nspname", "s.stxname"), role("s.stxowner"));
     Query::new(
         "relation statistics",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('table', {table}, 'owner', {owner},
     'definition', pg_catalog.pg_get_statisticsobjdef(s.oid),
     'target', CASE WHEN s.stxstattarget >= 0 THEN s.stxstattarget END) AS content
@@ -180,7 +180,7 @@ fn trigger() -> Query {
     let (enabled, made) = (enabled("g.tgenabled"), made("pg_trigger", "g.oid"));
     Query::new(
         "relation trigger",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(g.tgname), ' on ', {table}) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'definition', pg_catalog.pg_get_triggerdef(g.oid),
     'enabled', {enabled}) AS content
@@ -197,7 +197,7 @@ fn rule() -> Query {
     let enabled = enabled("w.ev_enabled");
     Query::new(
         "relation rule",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(w.rulename), ' on ', {table}) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'definition', pg_catalog.pg_get_ruledef(w.oid),
     'enabled', {enabled}) AS content
@@ -212,7 +212,7 @@ fn policy() -> Query {
     let role = role("r.oid");
     Query::new(
         "relation policy",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(pg_catalog.quote_ident(y.polname), ' on ', {table}) AS identity,
   pg_catalog.jsonb_build_object('table', {table}, 'permissive', y.polpermissive,
     'command', CASE y.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update'
@@ -240,7 +240,7 @@ fn sequence() -> Query {
         completion: Some(Completion::Sequence),
         ..Query::new(
             "sequence",
-            format!(
+            &format!(
                 "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'table', CASE WHEN t.oid IS NOT NULL THEN {table} END,
     'unlogged', CASE WHEN c.relpersistence = 'u' THEN true END, 'type', pg_catalog.format_type(q.seqtypid, NULL),

@@ -38,7 +38,7 @@ fn routine(kind: &'static str, kinds: &str) -> Query {
     let (owner, acl, from) = (role("p.proowner"), acl("p.proacl", "f", "p.proowner"), routines(kinds));
     Query::new(
         kind,
-        format!(
+        &format!(
             "SELECT {SIGNATURE} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'definition', pg_catalog.pg_get_functiondef(p.oid)) AS content
 FROM {from}"
@@ -51,7 +51,7 @@ fn intruder() -> Query {
     let made = made("pg_proc", "p.oid");
     Query::new(
         "function in pg_catalog",
-        format!(
+        &format!(
             "SELECT {SIGNATURE} AS identity, pg_catalog.jsonb_build_object('language', l.lanname, 'source', p.prosrc) AS content
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND {made}"
@@ -73,7 +73,7 @@ fn aggregate() -> Query {
     let (moving, inverse, moving_end) = (function("aggmtransfn"), function("aggminvtransfn"), function("aggmfinalfn"));
     Query::new(
         "aggregate",
-        format!(
+        &format!(
             "SELECT {SIGNATURE} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'arguments', pg_catalog.pg_get_function_arguments(p.oid), 'result', pg_catalog.pg_get_function_result(p.oid),
     'ordered', CASE a.aggkind WHEN 'o' THEN 'ordered set' WHEN 'h' THEN 'hypothetical set' END,
@@ -110,7 +110,7 @@ fn data_type() -> Query {
     let element = base("CASE WHEN t.typelem <> 0 THEN pg_catalog.format_type(t.typelem, NULL) END");
     Query::new(
         "type",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'kind', CASE WHEN NOT t.typisdefined THEN 'shell type' WHEN t.typtype = 'e' THEN 'enum' WHEN t.typtype = 'd' THEN 'domain'
         WHEN t.typtype = 'r' THEN 'range' ELSE 'base type' END,
@@ -154,7 +154,7 @@ fn operator() -> Query {
     let (owner, made) = (role("o.oprowner"), made("pg_operator", "o.oid"));
     Query::new(
         "operator",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat(o.oid::pg_catalog.regoperator) AS identity, pg_catalog.jsonb_build_object('owner', {owner},
     'function', o.oprcode::pg_catalog.regprocedure,
     'commutator', CASE WHEN o.oprcom <> 0 THEN o.oprcom::pg_catalog.regoperator END,
@@ -172,7 +172,7 @@ fn operator_class() -> Query {
     let (owner, made) = (role("c.opcowner"), made("pg_opclass", "c.oid"));
     Query::new(
         "operator class",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat({identity}, ' using ', pg_catalog.quote_ident(am.amname)) AS identity,
   pg_catalog.jsonb_build_object('owner', {owner}, 'family', {family}, 'type', pg_catalog.format_type(c.opcintype, NULL),
     'default', c.opcdefault, 'storage', CASE WHEN c.opckeytype <> 0 THEN pg_catalog.format_type(c.opckeytype, NULL) END) AS content
@@ -192,7 +192,7 @@ fn operator_family() -> Query {
     let (owner, made, sort) = (role("f.opfowner"), made("pg_opfamily", "f.oid"), name("sn.nspname", "sf.opfname"));
     Query::new(
         "operator family",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat({identity}, ' using ', pg_catalog.quote_ident(am.amname)) AS identity,
   pg_catalog.jsonb_build_object('owner', {owner}, 'operators', o.members, 'functions', p.members) AS content
 FROM pg_catalog.pg_opfamily f
@@ -217,7 +217,7 @@ fn cast() -> Query {
     let made = made_itself("pg_cast", "c.oid");
     Query::new(
         "cast",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat('(', pg_catalog.format_type(c.castsource, NULL), ' AS ',
     pg_catalog.format_type(c.casttarget, NULL), ')') AS identity,
   pg_catalog.jsonb_build_object('function', CASE WHEN c.castfunc <> 0 THEN c.castfunc::pg_catalog.regprocedure END,
@@ -232,7 +232,7 @@ fn conversion() -> Query {
     let (identity, owner, made) = (name("n.nspname", "c.conname"), role("c.conowner"), made("pg_conversion", "c.oid"));
     Query::new(
         "conversion",
-        format!(
+        &format!(
             "SELECT {identity} AS identity, pg_catalog.jsonb_build_object('owner', {owner},
     'from', pg_catalog.pg_encoding_to_char(c.conforencoding), 'to', pg_catalog.pg_encoding_to_char(c.contoencoding),
     'function', c.conproc, 'default', CASE WHEN c.condefault THEN true END) AS content
@@ -246,7 +246,7 @@ fn collation() -> Query {
     let (identity, owner, made) = (name("n.nspname", "c.collname"), role("c.collowner"), made("pg_collation", "c.oid"));
     Query::new(
         "collation",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat({identity}, CASE WHEN c.collencoding >= 0 THEN
     pg_catalog.concat(' for ', pg_catalog.pg_encoding_to_char(c.collencoding)) END) AS identity,
   pg_catalog.jsonb_build_object('owner', {owner}, 'deterministic', c.collisdeterministic,
@@ -264,7 +264,7 @@ fn access_method() -> Query {
     let made = made("pg_am", "m.oid");
     Query::new(
         "access method",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(m.amname) AS identity, pg_catalog.jsonb_build_object('handler', m.amhandler,
     'type', CASE m.amtype WHEN 't' THEN 'table' ELSE 'index' END) AS content
 FROM pg_catalog.pg_am m WHERE {made}"
@@ -278,7 +278,7 @@ fn language() -> Query {
     let (handler, inline, validator) = (function("lanplcallfoid"), function("laninline"), function("lanvalidator"));
     Query::new(
         "language",
-        format!(
+        &format!(
             "SELECT pg_catalog.quote_ident(l.lanname) AS identity, pg_catalog.jsonb_build_object('owner', {owner}, 'acl', {acl},
     'trusted', l.lanpltrusted, 'handler', {handler}, 'inline', {inline}, 'validator', {validator}) AS content
 FROM pg_catalog.pg_language l WHERE {made}"
@@ -294,7 +294,7 @@ fn transform() -> Query {
     let (from, to) = (function("trffromsql"), function("trftosql"));
     Query::new(
         "transform",
-        format!(
+        &format!(
             "SELECT pg_catalog.concat('for ', pg_catalog.format_type(t.trftype, NULL), ' language ',
     pg_catalog.quote_ident(l.lanname)) AS identity, pg_catalog.jsonb_build_object('from', {from}, 'to', {to}) AS content
 FROM pg_catalog.pg_transform t JOIN pg_catalog.pg_language l ON l.oid = t.trflang WHERE {made}"
