@@ -48,8 +48,12 @@ pub(crate) fn judge(kind: &str, expected: &Content, found: &Content, mut changes
         judged.told.push((Severity::Warning, format!("{message}: the sandbox has another one installed")));
     }
     if kind == "subscription" {
-        // A restore must not begin to replicate.
-        changes.retain(|change| change.key != "enabled" || change.found != Some(&Value::Bool(false)));
+        // A restore must not begin to replicate; and where a dump of before 18 says nothing, 18 streams in parallel.
+        changes.retain(|change| match change.key {
+            "enabled" => change.found != Some(&Value::Bool(false)),
+            "streaming" => change.expected.is_some() || change.found != Some(&"parallel".into()),
+            _ => true,
+        });
     }
     // Its name says which table it is, or the owner of the sequence does.
     changes.retain(|change| change.key != "table");
@@ -163,6 +167,8 @@ mod tests {
         assert_eq!(severities("extension", r#"{"schema": "a"}"#, r#"{"schema": "b"}"#), [Severity::Failure]);
         assert_eq!(severities("subscription", r#"{"enabled": true}"#, r#"{"enabled": false}"#), []);
         assert_eq!(severities("subscription", r#"{"enabled": false}"#, r#"{"enabled": true}"#), [Severity::Failure]);
+        assert_eq!(severities("subscription", "{}", r#"{"streaming": "parallel"}"#), []);
+        assert_eq!(severities("subscription", r#"{"streaming": "parallel"}"#, "{}"), [Severity::Failure]);
         assert_eq!(severities("relation", r#"{"tablespace": "fast"}"#, "{}"), []);
         let untranslated = r#"{"definition": "a", "untranslated": "no reason"}"#;
         assert_eq!(severities("relation", untranslated, r#"{"definition": "b"}"#), [Severity::Warning]);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use drill::schema::{Object, Order, Reader, Taken};
 use drivers::engine::postgresql::schema::{
-    Completion, LargeObject, PutBack, Query, queries, readable, with_bytes, with_state,
+    Completion, LargeObject, PutBack, Query, SETTINGS, queries, readable, with_bytes, with_state,
 };
 use plugin_host::backend::{Batch, ColumnData, Error};
 use tokio::time::Instant;
@@ -66,7 +66,8 @@ impl Restored {
     /// `session` is in the snapshot; nothing else was asked of it.
     pub(super) async fn open(mut session: Session, deadline: Instant, put_back: PutBack) -> Result<Self, Error> {
         // Pages of large objects come by their index; a heap without it would be sorted once an object.
-        let rows = session.run("SET LOCAL enable_indexscan = on; SHOW server_version_num").await?;
+        let settings = format!("{SETTINGS}; SET LOCAL enable_indexscan = on; SHOW server_version_num");
+        let rows = session.run(&settings).await?;
         let version = rows.into_iter().flatten().flatten().next().and_then(|version| version.parse().ok());
         let queries = queries(version.ok_or_else(|| strange("its own version"))?).into_iter();
         let (current, held, order) = (None, VecDeque::new(), Order::default());
@@ -212,5 +213,47 @@ impl Page {
     fn push(&mut self, object: Object) {
         self.bytes += object.kind.len() + object.identity.len() + object.content.get().len();
         self.objects.push(object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(objects: usize) -> Bytes {
+        let mut text = r#"{"schema":1,"database":"orders"}"#.to_owned();
+        for number in 0..objects {
+            let content = format!(r#"{{"text":"{}"}}"#, "x".repeat(1000));
+            text.push_str(&format!("\n{{\"kind\":\"comment\",\"identity\":\"{number:06}\",\"content\":{content}}}"));
+        }
+        text.into()
+    }
+
+    #[test]
+    fn a_baseline_is_read_in_pages_that_are_never_large() {
+        let mut baseline = Baseline::new(file(1000), "orders").expect("a file");
+        assert_eq!(baseline.taken(), []);
+        assert_eq!(baseline.next(3).expect("objects").len(), 3);
+        let page = baseline.next(u32::MAX).expect("objects");
+        let bytes: usize = page.iter().map(|object| object.content.get().len()).sum();
+        assert!((PAGE / 2..PAGE + 1100).contains(&bytes), "{bytes}");
+        let mut seen = 3 + page.len();
+        loop {
+            let page = baseline.next(500).expect("objects");
+            seen += page.len();
+            if page.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen, 1000);
+    }
+
+    #[test]
+    fn a_baseline_that_is_another_databases_or_damaged_is_refused() {
+        let wrong = Baseline::new(file(1), "other").err().expect("refused");
+        assert_eq!(wrong, "the schema file is of database `orders`, not of `other`");
+        let damaged = file(2).iter().copied().filter(|byte| *byte != b'x').chain(*b"\n{").collect::<Bytes>();
+        let mut baseline = Baseline::new(damaged, "orders").expect("a header");
+        assert!(baseline.next(9).expect_err("damaged").message.contains("line 4 of the schema file"));
     }
 }

@@ -35,7 +35,7 @@ fn schema() -> Query {
     'owner', CASE WHEN n.oid >= 16384
         OR n.nspowner <> ALL ('{{10,6171}}'::pg_catalog.oid[]) THEN {owner} END,
     'acl', CASE WHEN n.oid >= 16384 THEN {acl} END) AS content
-FROM pg_catalog.pg_namespace n WHERE (n.nspname = 'public' OR n.nspname <> 'public' AND {made})
+FROM pg_catalog.pg_namespace n WHERE (n.nspname = 'public' OR {made})
   AND NOT pg_catalog.starts_with(n.nspname, 'pg_temp_') AND NOT pg_catalog.starts_with(n.nspname, 'pg_toast')"
         ),
     )

@@ -6,7 +6,7 @@ use drill::schema::{Object, Order};
 use futures_util::StreamExt;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{Completion, LargeObject, Query, queries, readable, with_bytes, with_state};
+use super::{Completion, LargeObject, Query, SETTINGS, queries, readable, with_bytes, with_state};
 
 /// Rows that are fetched at a time; one has 256 KiB at most, and hardly any has more than one.
 const FETCH: u32 = 64;
@@ -48,8 +48,10 @@ struct ObjectReader<'a, F> {
 impl<F: FnMut(&Object) -> std::io::Result<()>> ObjectReader<'_, F> {
     async fn kind(&mut self, query: &Query) -> Result<(), ReadError> {
         let failed = |source| ReadError::Server { kind: query.kind, source };
-        let declare =
-            format!("SET LOCAL cursor_tuple_fraction = 1; DECLARE muster_schema NO SCROLL CURSOR FOR {}", query.sql);
+        let declare = format!(
+            "{SETTINGS}; SET LOCAL cursor_tuple_fraction = 1; DECLARE muster_schema NO SCROLL CURSOR FOR {}",
+            query.sql
+        );
         self.client.batch_execute(&declare).await.map_err(failed)?;
         loop {
             let fetch = format!("FETCH {FETCH} FROM muster_schema");
