@@ -221,12 +221,13 @@ mod tests {
     use super::*;
 
     fn file(objects: usize) -> Bytes {
-        let mut text = r#"{"schema":1,"database":"orders"}"#.to_owned();
-        for number in 0..objects {
-            let content = format!(r#"{{"text":"{}"}}"#, "x".repeat(1000));
-            text.push_str(&format!("\n{{\"kind\":\"comment\",\"identity\":\"{number:06}\",\"content\":{content}}}"));
-        }
-        text.into()
+        let header = r#"{"schema":1,"database":"orders"}"#.to_owned();
+        let object = |number| {
+            let content = "x".repeat(1000);
+            format!(r#"{{"kind":"comment","identity":"{number:06}","content":{{"text":"{content}"}}}}"#)
+        };
+        let lines: Vec<String> = std::iter::once(header).chain((0..objects).map(object)).collect();
+        lines.join("\n").into()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The objects of a schema: every kind is seen, every change is seen as what it is, and a dump and restore changes none.
 mod captured;
+mod majors;
 mod mutations;
 mod restored;
 
