@@ -14,7 +14,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
 
-.PHONY: help setup plugins build demo test lint clean
+.PHONY: help setup plugins build demo test bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -25,6 +25,12 @@ demo: build ## a real backup: captured, drilled, damaged, refused (under three m
 test: lint build ## everything: formatting, lints, and all tests against real servers and sandboxes
 	cargo test --locked --workspace
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
+
+# The table alone on standard output, so that it can be kept: `make bench > table.md`.
+bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_MB=50 for less)
+	@$(MAKE) --no-print-directory setup plugins >&2
+	@cargo build --locked --release --package muster >&2
+	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" scripts/bench
 
 # With the tests, whose features are the whole workspace's: nothing is built twice, whichever comes first.
 build: setup plugins ## the plugins, then muster, in target/debug

@@ -3,8 +3,10 @@ mod backup;
 mod place;
 mod program;
 mod server;
+mod terminal;
 
 pub use backup::{Backup, captured, sample};
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};
 pub use server::{Server, programs};
+pub use terminal::on_terminal;

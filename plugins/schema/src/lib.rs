@@ -11,7 +11,8 @@ mod words;
 
 use compare::Comparison;
 use merge::merge;
-use muster_check::catalog::{self, Error, Side};
+use muster_check::catalog::{self, Side};
+use muster_check::sql::Error;
 use muster_check::{Check, Conclusion, Failure, report, sql};
 use object::Object;
 use options::{Chosen, Options};
@@ -57,7 +58,7 @@ impl Check for Schema {
 muster_check::check!(Schema);
 
 fn side(side: Side) -> Result<impl Iterator<Item = Result<Object, Error>>, Error> {
-    let objects = catalog::objects(side)?;
+    let objects = catalog::read(side)?;
     Ok(objects.map(|object| {
         object.map(|object| Object { kind: object.kind, identity: object.identity, content: object.content })
     }))

@@ -4,7 +4,6 @@
 wit_bindgen::generate!({
     path: "../../wit/check-1.0",
     world: "check",
-    features: ["catalog"],
     pub_export_macro: true,
     default_bindings_module: "muster_check::bindings",
     additional_derives: [PartialEq],

@@ -25,11 +25,13 @@
 //! muster_check::check!(NoOrphans);
 //! ```
 //!
-//! A plugin asks for a grant by using it: what it never calls of [`sql`] and [`baseline`] is not imported.
+//! A plugin asks for a grant by using it: what it never calls of [`sql`], [`baseline`], [`catalog`] and
+//! [`digest`] is not imported.
 pub mod baseline;
 pub mod bindings;
 pub mod catalog;
 pub mod context;
+pub mod digest;
 pub mod glob;
 pub mod report;
 pub mod sql;

@@ -253,3 +253,83 @@ fn ended() -> Event {
         usage,
     })
 }
+
+/// A run over several databases; where `wrong`, the second one has a failure and the agent ended before the last check did.
+pub(crate) fn of_databases(databases: &[&str], wrong: bool) -> Vec<Event> {
+    let names: Vec<String> = databases.iter().map(|name| (*name).to_owned()).collect();
+    let mut events = Vec::new();
+    for event in if wrong { failed() } else { passed() } {
+        match event {
+            Event::Artifact(artifact) => {
+                events.push(Event::Artifact(Artifact { databases: names.clone(), ..artifact }));
+            }
+            Event::Finding(finding) if finding.severity == Severity::Failure => {
+                events.push(Event::Finding(Finding { database: names.get(1).cloned(), ..finding }));
+            }
+            Event::CheckEnded(check) => {
+                for database in &names {
+                    events.push(Event::CheckEnded(CheckEnded { database: database.clone(), ..check.clone() }));
+                }
+                if wrong {
+                    let (check, database) = ("content".to_owned(), names[0].clone());
+                    let outcome = CheckOutcome::Trapped { why: "unreachable".to_owned() };
+                    let usage = CheckUsage::default();
+                    events.push(Event::CheckEnded(CheckEnded { check, database, outcome, usage }));
+                }
+            }
+            other => events.push(other),
+        }
+    }
+    events
+}
+
+/// What a name, a message or a log can hold to deceive whoever reads it.
+pub(crate) const HOSTILE: &str = "</td><script>alert('x')</script>\u{1b}[2J\u{9b}31m\0\r\nPASSED\u{202e}\"&";
+
+/// The failed run, with hostile text wherever a backup, a plugin or the restored server has a say.
+pub(crate) fn hostile() -> Vec<Event> {
+    let text = || HOSTILE.to_owned();
+    let hostile = |event| match event {
+        Event::Artifact(artifact) => Event::Artifact(Artifact {
+            name: text(),
+            location: text(),
+            signed_by: text(),
+            source_version: text(),
+            ..artifact
+        }),
+        Event::Finding(finding) => {
+            Event::Finding(Finding { subject: text(), message: text(), details: vec![(text(), text())], ..finding })
+        }
+        Event::CheckEnded(check) => {
+            Event::CheckEnded(CheckEnded { outcome: CheckOutcome::Completed { summary: Some(text()) }, ..check })
+        }
+        Event::Plugin(plugin) => Event::Plugin(Plugin { from: text(), ..plugin }),
+        Event::Connections { .. } => Event::Connections { lines: vec![text()] },
+        Event::Isolation(mut proof) => {
+            for probe in &mut proof.probes {
+                probe.detail = text();
+            }
+            Event::Isolation(proof)
+        }
+        Event::Lease(mut proof) => {
+            for attempt in &mut proof.attempts {
+                attempt.database = text();
+                attempt.sqlstate = Some(text());
+            }
+            Event::Lease(proof)
+        }
+        Event::PhaseEnded { phase, duration, .. } => {
+            let stop = Stop::new(Reason::RestoreFailed, text()).advise(text());
+            let outcome = match phase {
+                Phase::Restore => PhaseOutcome::Stopped(stop),
+                _ => PhaseOutcome::Done { note: text() },
+            };
+            Event::PhaseEnded { phase, duration, outcome }
+        }
+        Event::Released { resource, .. } => Event::Released { resource, proof: ReleaseProof::of(HOSTILE) },
+        Event::Concluded(summary) => Event::Concluded(Summary { message: text(), advice: Some(text()), ..summary }),
+        Event::EvidenceWritten { digest, sequence, .. } => Event::EvidenceWritten { path: text(), digest, sequence },
+        other => other,
+    };
+    failed().into_iter().map(hostile).collect()
+}

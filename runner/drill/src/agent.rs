@@ -13,6 +13,8 @@ use crate::secret::Secret;
 use crate::spec::{CheckLimits, Grant};
 
 pub const PROTOCOL_VERSION: u32 = 1;
+/// Bytes that one [`FromAgent::Want`] may ask for.
+pub const MAX_PIECE: u64 = 16 << 20;
 /// Bytes of one frame.
 pub const MAX_FRAME: u32 = 1 << 20;
 
@@ -33,6 +35,12 @@ pub enum ToAgent {
     },
     /// The next `size` bytes come as raw frames.
     Blob {
+        digest: Sha256Digest,
+        size: u64,
+    },
+    /// Answers [`FromAgent::Want`]; the next `size` bytes come as raw frames.
+    Given {
+        id: u64,
         digest: Sha256Digest,
         size: u64,
     },
@@ -75,6 +83,16 @@ pub struct JobDatabase {
     pub name: String,
     /// The blob that holds the baseline.
     pub baseline: Option<Sha256Digest>,
+    /// The blob that holds the baseline's schema.
+    pub schema: Option<Sha256Digest>,
+}
+
+/// A file of the baseline that is handed over in pieces, because it grows with the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaselinePart {
+    Blocks,
+    RowDigests,
 }
 
 /// Runs once for each database of the job.
@@ -133,6 +151,14 @@ pub enum FromAgent {
     Ready,
     Probed {
         probes: Vec<Probe>,
+    },
+    /// Asks for a piece of the baseline: answered by [`ToAgent::Given`], in order.
+    Want {
+        id: u64,
+        database: String,
+        part: BaselinePart,
+        at: u64,
+        length: u64,
     },
     CheckStarted {
         check: String,

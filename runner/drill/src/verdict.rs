@@ -65,6 +65,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 18] = [
+        Self::Proven,
+        Self::ArtifactRefused,
+        Self::RestoreFailed,
+        Self::CheckFailed,
+        Self::ObjectiveExceeded,
+        Self::DeadlineAfterObjective,
+        Self::SandboxUnfit,
+        Self::TemplateDrift,
+        Self::IsolationUnproven,
+        Self::LimitReached,
+        Self::Credentials,
+        Self::Deadline,
+        Self::Interrupted,
+        Self::Quarantined,
+        Self::SourceUnreachable,
+        Self::CheckInconclusive,
+        Self::AlreadyRunning,
+        Self::Internal,
+    ];
+
     pub fn verdict(self) -> Verdict {
         match self {
             Self::Proven => Verdict::Passed,

@@ -120,6 +120,77 @@ pub struct BaselineTable {
     pub details: Vec<(String, String)>,
 }
 
+/// The two sides of a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Baseline,
+    Restored,
+}
+
+/// One object of a schema, in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub kind: String,
+    pub identity: String,
+    /// JSON.
+    pub content: String,
+}
+
+/// The schema on both sides, sorted by the bytes of kind and identity.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// Blames the plugin where that side does not exist.
+    async fn read(&self, side: Side) -> Result<Box<dyn Objects>, Error>;
+}
+
+#[async_trait]
+pub trait Objects: Send {
+    /// At most `max` objects, and about `bytes` of them; none at the end.
+    async fn next(&mut self, max: u32, bytes: usize) -> Result<Vec<Object>, Error>;
+}
+
+/// Content digests of the restored tables.
+#[async_trait]
+pub trait Digest: Send + Sync {
+    /// Blames the plugin where the baseline has no digest of the table.
+    async fn start(&self, schema: &str, name: &str) -> Result<Box<dyn Scan>, Error>;
+}
+
+/// A scan that runs by itself. Dropping it cancels.
+#[async_trait]
+pub trait Scan: Send + Sync {
+    fn progress(&self) -> ScanProgress;
+
+    async fn finish(self: Box<Self>) -> Result<ScanOutcome, Error>;
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanProgress {
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanOutcome {
+    pub rows: u64,
+    pub root: [u8; 32],
+    pub blocks: u64,
+    pub blocks_different: u64,
+    /// The first of them: nobody reads a million.
+    pub mismatches: Vec<Mismatch>,
+}
+
+/// A block that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// First and last key that the block may hold; None where blocks are buckets of a hash.
+    pub keys: Option<(String, String)>,
+    pub rows_expected: u64,
+    pub rows_found: u64,
+    /// Where capture stored a digest a row.
+    pub rows_different: Option<u64>,
+}
+
 /// Who is told what a check reports. The host has applied the limits already.
 pub trait Reporter: Send + Sync {
     fn finding(&self, severity: Severity, subject: String, message: String, details: Vec<(String, String)>);
@@ -134,5 +205,7 @@ pub struct Backend {
     pub sql: std::sync::Arc<dyn Sql>,
     /// None where the artifact carries no baseline.
     pub baseline: Option<Vec<BaselineTable>>,
+    pub catalog: std::sync::Arc<dyn Catalog>,
+    pub digest: std::sync::Arc<dyn Digest>,
     pub reporter: std::sync::Arc<dyn Reporter>,
 }

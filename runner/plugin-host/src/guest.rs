@@ -20,6 +20,10 @@ use crate::outcome::shown;
 use crate::wasi::{self, Log};
 
 mod convert;
+mod scans;
+
+#[expect(unreachable_pub, reason = "the generated bindings export them again, which takes `pub`")]
+pub use scans::{FinishedScan, OpenObjects, OpenScan};
 
 const MAX_SUBJECT: usize = 300;
 const MAX_MESSAGE: usize = 4_000;
@@ -173,9 +177,7 @@ impl sql::Host for Guest {
         statement: String,
         arguments: Vec<values::Value>,
     ) -> Result<Result<Resource<OpenRows>, values::Error>> {
-        if self.handles >= self.limits.handles {
-            return Err(Limit::handles(&self.limits).into());
-        }
+        self.room_for_a_handle()?;
         let sql = Arc::clone(&self.backend()?.sql);
         let arguments = arguments.into_iter().map(convert::value).collect();
         match self.cpu.excuse(sql.query(&statement, arguments)).await {

@@ -13,7 +13,7 @@ use wasmtime::{Config, Engine, Store};
 
 use crate::backend::Backend;
 use crate::bindings::Check;
-use crate::bindings::muster::check::{baseline, context, report, sql, values};
+use crate::bindings::muster::check::{baseline, catalog, context, digest, report, sql, values};
 use crate::cache::Cache;
 use crate::guest::Guest;
 use crate::inspect::{Inspection, MAX_COMPONENT, inspect};
@@ -231,8 +231,8 @@ impl Host {
             match grant {
                 Grant::Sql => sql::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,
                 Grant::Baseline => baseline::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,
-                // Not offered yet: `refusal` says so before a component that wants them gets here.
-                Grant::Catalog | Grant::Digest => {}
+                Grant::Catalog => catalog::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,
+                Grant::Digest => digest::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,
             }
         }
         Ok(linker)
@@ -266,12 +266,6 @@ fn free_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 
 /// Why a component may not run with these grants.
 fn refusal(inspection: &Inspection, grants: &BTreeSet<Grant>) -> Option<String> {
-    if let Some(grant) = inspection.not_offered.first() {
-        let grant = grant.as_str();
-        return Some(format!(
-            "the plugin imports muster:check/{grant}, which this version of muster does not offer yet"
-        ));
-    }
     let missing: Vec<&str> = inspection.grants.difference(grants).map(|grant| grant.as_str()).collect();
     if missing.is_empty() {
         return None;
@@ -305,7 +299,6 @@ mod tests {
             grants: BTreeSet::from([Grant::Sql, Grant::Baseline]),
             imports: vec![],
             runtime_imports: vec![],
-            not_offered: BTreeSet::new(),
         };
         assert_eq!(refusal(&inspection, &inspection.grants), None);
         let why = refusal(&inspection, &BTreeSet::from([Grant::Baseline])).expect("refused");

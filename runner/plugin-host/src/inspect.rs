@@ -9,9 +9,6 @@ use crate::host::HostError;
 /// Bytes of one component.
 pub const MAX_COMPONENT: usize = 16 << 20;
 
-/// The interfaces that this version of muster offers for a grant.
-const OFFERED: [Grant; 2] = [Grant::Sql, Grant::Baseline];
-
 /// What a language's runtime needs to start. The host gives stubs: no files, no sockets, no environment.
 const RUNTIME: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
@@ -24,8 +21,6 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Those of `imports` that are stubs for the language's runtime and give nothing.
     pub runtime_imports: Vec<String>,
-    /// Grants whose interface this version of muster does not offer yet.
-    pub not_offered: BTreeSet<Grant>,
 }
 
 /// An import as the contract sees it.
@@ -58,8 +53,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, HostError> {
     if !foreign.is_empty() {
         return Err(HostError::ForeignImports { names: foreign });
     }
-    let not_offered = grants.iter().copied().filter(|grant| !OFFERED.contains(grant)).collect();
-    Ok(Inspection { grants, imports, runtime_imports, not_offered })
+    Ok(Inspection { grants, imports, runtime_imports })
 }
 
 fn kind(name: &str) -> Option<Kind> {
@@ -117,7 +111,6 @@ mod tests {
     fn the_builtin_wants_what_it_uses_and_no_more() {
         let inspection = inspect(crate::builtin("row-count").expect("it is embedded")).expect("it is a plugin");
         assert_eq!(inspection.grants, BTreeSet::from([Grant::Sql, Grant::Baseline]));
-        assert_eq!(inspection.not_offered, BTreeSet::new());
         assert!(inspection.imports.contains(&"muster:check/sql@1.0.0".to_owned()), "{:?}", inspection.imports);
     }
 

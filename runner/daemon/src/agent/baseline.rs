@@ -1,11 +1,20 @@
 //! The baseline blob, read a line at a time.
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use drill::baseline::{Header, Table, VERSION};
+use drill::baseline::{ContentDigest, Header, Table, VERSION};
 use plugin_host::backend::BaselineTable;
 
-/// Tables of the baseline whose rows were counted. The error says which line is wrong and why.
-pub(super) fn read(blob: &[u8], database: &str) -> Result<Vec<BaselineTable>, String> {
+/// What the baseline says of a database.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    /// The tables whose rows were counted.
+    pub(super) tables: Vec<BaselineTable>,
+    /// Their digests, where capture made one, by schema and name.
+    pub(super) digests: HashMap<(String, String), ContentDigest>,
+}
+
+/// The error says which line is wrong and why.
+pub(super) fn read(blob: &[u8], database: &str) -> Result<Baseline, String> {
     let mut lines = blob.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     let (_, first) = lines.next().ok_or("the baseline is empty")?;
     let header: Header = serde_json::from_slice(first).map_err(|error| format!("line 1 of the baseline: {error}"))?;
@@ -16,34 +25,35 @@ pub(super) fn read(blob: &[u8], database: &str) -> Result<Vec<BaselineTable>, St
         return Err(format!("the baseline is of database `{}`, not of `{database}`", header.database));
     }
     let mut seen = HashSet::new();
-    let mut tables = Vec::new();
+    let mut baseline = Baseline { tables: Vec::new(), digests: HashMap::new() };
     for (index, line) in lines {
         let table: Table =
             serde_json::from_slice(line).map_err(|error| format!("line {} of the baseline: {error}", index + 1))?;
         if !seen.insert((table.schema.clone(), table.name.clone())) {
             return Err(format!("the baseline names table `{}.{}` twice", table.schema, table.name));
         }
-        tables.extend(counted(table)?);
+        baseline.add(table);
     }
     if seen.len() as u64 != header.tables {
         return Err(format!("the baseline holds {} tables, its header says {}", seen.len(), header.tables));
     }
-    Ok(tables)
+    Ok(baseline)
 }
 
-fn counted(table: Table) -> Result<Option<BaselineTable>, String> {
-    let Some(rows) = table.rows else { return Ok(None) };
-    let (root, details) = match table.digest {
-        None => (None, Vec::new()),
-        Some(digest) => {
-            let digits = digest.root.strip_prefix("sha256:").unwrap_or(&digest.root);
-            let root = hex::decode(digits)
-                .map_err(|error| format!("the digest of table `{}.{}`: {error}", table.schema, table.name))?;
-            let details = vec![("form".to_owned(), digest.form), ("blocks".to_owned(), digest.blocks.to_string())];
-            (Some(root), details)
+impl Baseline {
+    fn add(&mut self, table: Table) {
+        let Some(rows) = table.rows else { return };
+        let mut details = vec![("kind".to_owned(), table.kind.as_str().to_owned())];
+        let root = table.digest.as_ref().map(|digest| {
+            details.push(("blocks".to_owned(), digest.blocks.to_string()));
+            digest.root.as_bytes().to_vec()
+        });
+        let known = BaselineTable { schema: table.schema.clone(), name: table.name.clone(), rows, root, details };
+        self.tables.push(known);
+        if let Some(digest) = table.digest {
+            self.digests.insert((table.schema, table.name), digest);
         }
-    };
-    Ok(Some(BaselineTable { schema: table.schema, name: table.name, rows, root, details }))
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +67,7 @@ mod tests {
 
     #[test]
     fn tables_without_a_count_are_left_out() {
-        let tables = read(GOOD.as_bytes(), "orders").expect("a good baseline");
+        let tables = read(GOOD.as_bytes(), "orders").expect("a good baseline").tables;
         assert_eq!(tables.len(), 1);
         assert_eq!((tables[0].name.as_str(), tables[0].rows, &tables[0].root), ("lines", 3, &None));
     }

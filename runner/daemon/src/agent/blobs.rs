@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
+use drill::agent::MAX_PIECE;
 use drill::id::Sha256Digest;
 use drill::unit;
 
@@ -29,9 +30,13 @@ pub(super) struct Blobs {
     whole: HashMap<Sha256Digest, Bytes>,
     total: u64,
     coming: Option<Coming>,
+    /// Whole pieces that nobody took yet.
+    pieces: Vec<(u64, Bytes)>,
 }
 
 struct Coming {
+    /// Some: a piece that was asked for, and is handed on instead of kept.
+    piece: Option<u64>,
     digest: Sha256Digest,
     size: u64,
     bytes: BytesMut,
@@ -50,8 +55,23 @@ impl Blobs {
             return Err(BlobError::TotalTooLarge);
         }
         // Grows with what comes: an announced size allocates nothing.
-        self.coming = Some(Coming { digest, size, bytes: BytesMut::new() });
+        self.coming = Some(Coming { piece: None, digest, size, bytes: BytesMut::new() });
         self.settle()
+    }
+
+    pub(super) fn announce_piece(&mut self, id: u64, digest: Sha256Digest, size: u64) -> Result<(), BlobError> {
+        if self.coming.is_some() {
+            return Err(BlobError::Unfinished);
+        }
+        if size > MAX_PIECE {
+            return Err(BlobError::TooLarge(size));
+        }
+        self.coming = Some(Coming { piece: Some(id), digest, size, bytes: BytesMut::new() });
+        self.settle()
+    }
+
+    pub(super) fn take_pieces(&mut self) -> Vec<(u64, Bytes)> {
+        std::mem::take(&mut self.pieces)
     }
 
     pub(super) fn chunk(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
@@ -78,7 +98,10 @@ impl Blobs {
         if Sha256Digest::of(&coming.bytes) != coming.digest {
             return Err(BlobError::WrongDigest(coming.digest));
         }
-        self.whole.insert(coming.digest, coming.bytes.freeze());
+        match coming.piece {
+            Some(id) => self.pieces.push((id, coming.bytes.freeze())),
+            None => drop(self.whole.insert(coming.digest, coming.bytes.freeze())),
+        }
         Ok(())
     }
 }

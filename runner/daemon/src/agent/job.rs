@@ -4,13 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use drill::agent::{CheckOutcome, CheckUsage, FromAgent, Job, JobCheck, JobDatabase};
-use plugin_host::backend::{Backend, BaselineTable, Context};
+use drill::id::Sha256Digest;
+use plugin_host::backend::{Backend, Context};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::baseline::Baseline;
 use super::blobs::{Blobs, MAX_COMPONENT};
 use super::checks::{CheckCall, CheckRunner, RunOutcome};
+use super::digest::Contents;
+use super::pieces::{Pieces, Waiting};
 use super::report::{CheckReporter, Outbox};
 use super::sql::{Database, SharedIdentity};
 use super::{baseline, text};
@@ -27,7 +32,16 @@ pub(super) struct Worker {
     pub(super) socket: PathBuf,
     pub(super) runner: Arc<dyn CheckRunner>,
     pub(super) outbox: Outbox,
+    pub(super) waiting: Waiting,
     pub(super) cancel: CancellationToken,
+}
+
+/// One database while its checks run.
+struct Opened {
+    database: Database,
+    /// None where the backup has none.
+    baseline: Option<Arc<Baseline>>,
+    schema: Option<Bytes>,
 }
 
 impl Worker {
@@ -57,44 +71,36 @@ impl Worker {
         };
         match opened {
             Err(why) => self.all_end(target, &CheckOutcome::Inconclusive { why: text::clean(&why) }).await,
-            Ok((database, baseline)) => {
+            Ok(opened) => {
                 for check in &self.job.checks {
                     self.start(target, check).await;
-                    let ended = self.check(target, check, &database, baseline.clone(), deadline).await;
+                    let ended = self.check(target, check, &opened, deadline).await;
                     self.end(target, check, ended).await;
                 }
-                database.close().await;
+                opened.database.close().await;
             }
         }
     }
 
-    async fn open(
-        &self,
-        target: &JobDatabase,
-        deadline: Instant,
-    ) -> Result<(Database, Option<Vec<BaselineTable>>), String> {
-        let baseline = match &target.baseline {
-            None => None,
-            Some(digest) => {
-                let blob = self.blobs.get(digest).ok_or("the baseline was not sent to the agent")?;
-                Some(baseline::read(&blob, &target.name).map_err(|why| format!("the baseline cannot be read: {why}"))?)
-            }
+    async fn open(&self, target: &JobDatabase, deadline: Instant) -> Result<Opened, String> {
+        let blob = |digest: &Option<Sha256Digest>| match digest {
+            None => Ok(None),
+            Some(digest) => self.blobs.get(digest).map(Some).ok_or("the baseline was not sent to the agent"),
         };
+        let read = |blob: Bytes| {
+            baseline::read(&blob, &target.name).map_err(|why| format!("the baseline cannot be read: {why}"))
+        };
+        let baseline = blob(&target.baseline)?.map(read).transpose()?;
+        let schema = blob(&target.schema)?;
         let identity = self.identity.clone().ok_or("the agent was given no lease")?;
         let database = Database::open(Path::new(&self.socket), identity, &target.name, deadline)
             .await
             .map_err(|error| format!("failed to open database `{}`: {}", target.name, error.message))?;
-        Ok((database, baseline))
+        Ok(Opened { database, baseline: baseline.map(Arc::new), schema })
     }
 
-    async fn check(
-        &self,
-        target: &JobDatabase,
-        check: &JobCheck,
-        database: &Database,
-        baseline: Option<Vec<BaselineTable>>,
-        deadline: Instant,
-    ) -> RunOutcome {
+    async fn check(&self, target: &JobDatabase, check: &JobCheck, opened: &Opened, deadline: Instant) -> RunOutcome {
+        let database = &opened.database;
         let usage = CheckUsage::default();
         if self.cancel.is_cancelled() {
             return RunOutcome { outcome: CheckOutcome::Cancelled, usage };
@@ -105,10 +111,13 @@ impl Worker {
         };
         let ends = deadline.min(Instant::now() + check.limits.wall_time);
         let reporter = Arc::new(CheckReporter::new(&check.name, &target.name, self.outbox.clone()));
+        let pieces = Pieces::new(&target.name, self.waiting.clone(), self.outbox.clone());
         let backend = Backend {
             context: self.context(target, database),
             sql: Arc::new(database.sql(ends)),
-            baseline,
+            baseline: opened.baseline.as_ref().map(|baseline| baseline.tables.clone()),
+            catalog: Arc::new(database.schemas(opened.schema.clone(), ends)),
+            digest: Arc::new(Contents::new(opened.baseline.clone(), pieces, database.scans(ends))),
             reporter: Arc::<CheckReporter>::clone(&reporter),
         };
         let call = CheckCall {

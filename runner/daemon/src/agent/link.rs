@@ -3,7 +3,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drill::agent::{ClientIdentity, FromAgent, Job, LeaseGrant, ProbeTargets, ToAgent};
+use async_trait::async_trait;
+use drill::agent::{BaselinePart, ClientIdentity, FromAgent, Job, LeaseGrant, ProbeTargets, ToAgent};
 use drill::id::Sha256Digest;
 use drill::port::AgentProcess;
 use drill::proof::Probe;
@@ -115,7 +116,12 @@ impl AgentLink {
 
     /// Runs the job to its end; `events` gets everything but `Done`, cleaned and within the job's limits. Findings that were
     /// told before an error stand. Waits where nobody takes them, and so does the agent.
-    pub async fn run_job(&mut self, job: Job, events: mpsc::Sender<FromAgent>) -> Result<(), Stop> {
+    pub async fn run_job(
+        &mut self,
+        job: Job,
+        baselines: &dyn BaselinePieces,
+        events: mpsc::Sender<FromAgent>,
+    ) -> Result<(), Stop> {
         let mut watch = JobWatch::new(&job);
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;
@@ -125,6 +131,10 @@ impl AgentLink {
             match watch.hear(message)? {
                 Heard::Event(event) => {
                     events.send(event).await.or_stop(Reason::Internal, "listening to the agent")?;
+                }
+                Heard::Want { id, database, part, at, length } => {
+                    let piece = baselines.piece(&database, part, at, length).await?;
+                    self.control.write(BLOB, Say::Piece(id, &piece)).await.map_err(|stop| self.with_obituary(stop))?;
                 }
                 Heard::Done => return Ok(()),
             }
@@ -193,10 +203,25 @@ impl AgentControl {
     }
 }
 
+/// The files of a baseline that are too large to be sent before somebody asks.
+#[async_trait]
+pub trait BaselinePieces: Send + Sync {
+    /// Fewer bytes than `length` where the file ends before.
+    async fn piece(&self, database: &str, part: BaselinePart, at: u64, length: u64) -> Result<Vec<u8>, Stop>;
+}
+
+async fn raw(writer: &mut FrameWriter<Sink>, bytes: &[u8]) -> Result<(), FrameError> {
+    for chunk in bytes.chunks(CHUNK) {
+        writer.frame(Kind::Raw, chunk).await?;
+    }
+    Ok(())
+}
+
 enum Say<'a> {
     Hello,
     Message(&'a ToAgent),
     Blob(Sha256Digest, &'a [u8]),
+    Piece(u64, &'a [u8]),
 }
 
 impl Say<'_> {
@@ -206,10 +231,12 @@ impl Say<'_> {
             Self::Message(message) => writer.message(message).await,
             Self::Blob(digest, bytes) => {
                 writer.message(&ToAgent::Blob { digest, size: bytes.len() as u64 }).await?;
-                for chunk in bytes.chunks(CHUNK) {
-                    writer.frame(Kind::Raw, chunk).await?;
-                }
-                Ok(())
+                raw(writer, bytes).await
+            }
+            Self::Piece(id, bytes) => {
+                let (digest, size) = (Sha256Digest::of(bytes), bytes.len() as u64);
+                writer.message(&ToAgent::Given { id, digest, size }).await?;
+                raw(writer, bytes).await
             }
         }
     }

@@ -10,7 +10,9 @@ pub mod process;
 mod baseline;
 mod blobs;
 mod checks;
+mod digest;
 mod job;
+mod pieces;
 mod probe;
 mod report;
 mod sql;
@@ -22,4 +24,4 @@ mod tests;
 
 pub use checks::{CheckCall, CheckRunner, RunOutcome};
 pub use host::PluginRunner;
-pub use link::AgentLink;
+pub use link::{AgentLink, BaselinePieces};

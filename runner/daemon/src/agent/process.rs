@@ -15,6 +15,7 @@ use super::blobs::{BlobError, Blobs};
 use super::checks::CheckRunner;
 use super::frame::{self, FrameError, FrameReader, FrameWriter, Kind};
 use super::job::Worker;
+use super::pieces::Waiting;
 use super::probe;
 use super::report::{Outbox, QUEUE};
 use super::sql::SharedIdentity;
@@ -92,6 +93,7 @@ pub async fn serve(
         socket,
         runner,
         cancel: CancellationToken::new(),
+        waiting: Waiting::default(),
         work: JoinSet::new(),
     };
     let _ = agent.queue.send(FromAgent::Ready).await;
@@ -113,6 +115,7 @@ struct Agent {
     socket: PathBuf,
     runner: Arc<dyn CheckRunner>,
     cancel: CancellationToken,
+    waiting: Waiting,
     work: JoinSet<()>,
 }
 
@@ -130,7 +133,10 @@ impl Agent {
             };
             let Some(frame) = frame else { return Ok(()) };
             match frame.kind {
-                Kind::Raw => self.blobs.chunk(&frame.payload)?,
+                Kind::Raw => {
+                    self.blobs.chunk(&frame.payload)?;
+                    self.deliver()?;
+                }
                 Kind::Json => self.obey(frame::message(&frame)?).await?,
             }
         }
@@ -143,11 +149,20 @@ impl Agent {
         match message {
             ToAgent::Probe { targets, identity } => self.probe(&targets, &identity).await,
             ToAgent::Blob { digest, size } => self.blobs.announce(digest, size)?,
+            ToAgent::Given { id, digest, size } => {
+                self.blobs.announce_piece(id, digest, size)?;
+                self.deliver()?;
+            }
             ToAgent::Lease(grant) => self.lease(grant),
             ToAgent::Job(job) => self.start(*job)?,
             ToAgent::Cancel => self.cancel.cancel(),
         }
         Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), AgentError> {
+        let asked_for = self.blobs.take_pieces().into_iter().all(|(id, piece)| self.waiting.deliver(id, piece));
+        if asked_for { Ok(()) } else { Err(AgentError::Order("a piece of the baseline")) }
     }
 
     async fn probe(&self, targets: &ProbeTargets, identity: &ClientIdentity) {
@@ -174,6 +189,7 @@ impl Agent {
             socket: self.socket.clone(),
             runner: Arc::clone(&self.runner),
             outbox: Outbox::new(self.queue.clone()),
+            waiting: self.waiting.clone(),
             cancel: self.cancel.clone(),
         };
         self.work.spawn(worker.run());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::agent::{
-    CheckOutcome, CheckUsage, FromAgent, Hello, Job, JobCheck, JobDatabase, LeaseGrant, MAX_FRAME, PROTOCOL_VERSION,
-    ProbeTargets, ToAgent,
+    BaselinePart, CheckOutcome, CheckUsage, FromAgent, Hello, Job, JobCheck, JobDatabase, LeaseGrant, MAX_FRAME,
+    PROTOCOL_VERSION, ProbeTargets, ToAgent,
 };
 use drill::finding::Severity;
 use drill::id::Sha256Digest;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::checks::{CheckCall, CheckRunner, RunOutcome};
 use super::frame::{FrameReader, FrameWriter, Kind};
-use super::link::AgentLink;
+use super::link::{AgentLink, BaselinePieces};
 use super::process::{AgentError, serve};
 use super::sql::TestServer;
 
@@ -98,7 +98,8 @@ async fn agent(socket: std::path::PathBuf) -> (AgentLink, Served) {
 }
 
 fn job(databases: &[(&str, Option<Sha256Digest>)], checks: &[(&str, &str)], component: Sha256Digest) -> Job {
-    let database = |(name, baseline): &(&str, _)| JobDatabase { name: (*name).to_owned(), baseline: *baseline };
+    let database =
+        |(name, baseline): &(&str, _)| JobDatabase { name: (*name).to_owned(), baseline: *baseline, schema: None };
     let check = |(name, options): &(&str, &str)| JobCheck {
         name: (*name).to_owned(),
         component,
@@ -123,11 +124,21 @@ fn grant(server: &TestServer) -> LeaseGrant {
     LeaseGrant { identity: server.identity(), expires_at: jiff::Timestamp::MAX }
 }
 
+/// No check here asks for any.
+struct NoPieces;
+
+#[async_trait]
+impl BaselinePieces for NoPieces {
+    async fn piece(&self, database: &str, part: BaselinePart, _: u64, _: u64) -> Result<Vec<u8>, Stop> {
+        Err(Stop::internal(format!("{database} has no {part:?}")))
+    }
+}
+
 /// What an executor does: from a spawned task, so that every future of the link must be `Send`.
 async fn run(mut link: AgentLink, job: Job) -> (AgentLink, Result<(), Stop>, Vec<FromAgent>) {
     let work = async move {
         let (sender, mut heard) = mpsc::channel(1 << 16);
-        let outcome = link.run_job(job, sender).await;
+        let outcome = link.run_job(job, &NoPieces, sender).await;
         let mut events = Vec::new();
         heard.recv_many(&mut events, 1 << 16).await;
         (link, outcome, events)
@@ -213,7 +224,7 @@ async fn cancelling_ends_a_job(mut link: AgentLink, server: &TestServer) {
     let wait = job(&[("orders", None)], &[("a", "wait"), ("b", "wait")], Sha256Digest::of(b"wait"));
     let (sender, mut receiver) = mpsc::channel(64);
     let running = tokio::spawn(async move {
-        let outcome = link.run_job(wait, sender).await;
+        let outcome = link.run_job(wait, &NoPieces, sender).await;
         (link, outcome)
     });
     let mut heard = Vec::new();

@@ -1,7 +1,7 @@
 //! Judges what the agent says of a job. Pure: a message in, a message fit for people out, or the reason to stop.
 use std::collections::HashMap;
 
-use drill::agent::{FromAgent, Job};
+use drill::agent::{BaselinePart, FromAgent, Job, MAX_PIECE};
 use drill::stop::Stop;
 use drill::verdict::Reason;
 
@@ -14,6 +14,14 @@ const MAX_PAIRS: usize = 64;
 
 pub(super) enum Heard {
     Event(FromAgent),
+    /// A piece of the baseline of a database of the job; whether there is such a piece is for whoever has it to say.
+    Want {
+        id: u64,
+        database: String,
+        part: BaselinePart,
+        at: u64,
+        length: u64,
+    },
     /// The job is over, and all that it was about has ended.
     Done,
 }
@@ -62,6 +70,15 @@ impl JobWatch {
         }
         self.events += 1;
         let event = match message {
+            FromAgent::Want { id, database, part, at, length } => {
+                if length == 0 || length > MAX_PIECE {
+                    return Err(broken("asked for a piece of the baseline that is too large"));
+                }
+                if !self.runs.iter().any(|((_, name), run)| *name == database && run.stage == Stage::Running) {
+                    return Err(broken("asked for a baseline while no check of that database runs"));
+                }
+                return Ok(Heard::Want { id, database, part, at, length });
+            }
             FromAgent::CheckStarted { check, database } => {
                 let run = self.run(&check, &database, Stage::Due)?;
                 run.stage = Stage::Running;

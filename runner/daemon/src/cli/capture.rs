@@ -7,11 +7,15 @@ use drill::port::Progress;
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::{Leftovers, Reason, exit_code};
-use drivers::engine::postgresql::capture::{CaptureRequest, Captured, ConnInfo, Environment, LEAST_ROLE, capture};
+use drivers::engine::postgresql::capture::{
+    CaptureRequest, Captured, ConnInfo, Digests, Environment, LEAST_ROLE, capture,
+};
 use drivers::key::{SigningKey, read_password};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use super::style::clean;
 
 /// Make a signed backup of a running PostgreSQL
 #[derive(clap::Args)]
@@ -36,7 +40,17 @@ pub struct Args {
     /// Database name or connection string; may be given several times for databases of one server
     #[arg(long, value_name = "CONNINFO")]
     database: Vec<String>,
-    /// Connections that count rows while `pg_dump` reads
+    /// Tables whose rows are digested, so that a drill can compare them exactly: `all`, `none` or a pattern of schema.table
+    /// such as `public.*`. The rows of the others are counted
+    #[arg(long, default_value = "all", value_name = "all|none|GLOB")]
+    digests: Digests,
+    /// Keep eight bytes of each row's digest, so that a drill can say how many rows of a block differ
+    #[arg(long)]
+    row_digests: bool,
+    /// Bytes a second that counting and digesting read, over all connections, such as `50MiB`; `pg_dump` is not limited
+    #[arg(long, value_name = "BYTES", value_parser = unit::parse_size)]
+    max_rate: Option<u64>,
+    /// Connections that count and digest rows while `pg_dump` reads
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
     /// How long to wait for a table that somebody has locked
@@ -66,7 +80,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
         databases: given.iter().map(|text| ConnInfo::resolve(text, &environment)).collect::<Result<_, _>>()?,
         key: SigningKey::load(&key, password.as_ref())?,
         out,
+        digests: args.digests,
+        row_digests: args.row_digests,
         jobs: usize::from(args.jobs),
+        max_rate: args.max_rate,
         lock_timeout: args.lock_timeout,
         environment,
     };
@@ -106,7 +123,7 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()
 fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
     let manifest = &captured.manifest;
     let mut lines = vec![format!("captured   {} in {}", captured.directory.display(), unit::duration(captured.took))];
-    let mut more = |line: String| lines.push(format!("           {line}"));
+    let mut more = |line: String| lines.push(format!("           {}", clean(&line)));
     for part in &manifest.parts {
         for file in &part.files {
             more(format!("{}   {} of database {}", file.path, unit::size(file.size), part.database));
@@ -121,7 +138,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
     ));
     more(format!("manifest sha256 {}, signed by key {}", captured.digest.short(), captured.signed_by));
     for warning in &captured.warnings {
-        lines.push(format!("warning:   {warning}"));
+        lines.push(format!("warning:   {}", clean(warning)));
     }
     let public = key.with_extension("pub");
     lines.push(format!("next:      muster verify {} --trust {}\n", shell(out), shell(&public)));
@@ -129,7 +146,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
 }
 
 /// As it can be pasted.
-fn shell(path: &Path) -> String {
+pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
@@ -156,10 +173,12 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn set(&self, done: u64, total: Option<u64>, _unit: &str) {
+    /// The unit is `bytes` and, where there is more to say, what they are.
+    fn set(&self, done: u64, total: Option<u64>, unit: &str) {
+        let what = unit.trim_start_matches("bytes");
         self.0.set_message(match total {
-            Some(total) => format!("{} of {}", unit::size(done), unit::size(total)),
-            None => unit::size(done),
+            Some(total) => format!("{} of {}{what}", unit::size(done), unit::size(total)),
+            None => format!("{}{what}", unit::size(done)),
         });
     }
 }

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use drivers::isolation::local::{Fact, LocalConfig, doctor};
 
 use rustix::fs::Access;
 
+use super::style::{self, Mark, Style, clean};
 use crate::state_dir;
 
 /// Say what this machine can do, and what to type for what is missing
@@ -27,19 +28,28 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let mut facts = doctor(&LocalConfig::new(state_directory.clone(), program)).await;
     facts.extend(engines(&installs(), args.extensions));
     facts.push(state(&state_directory));
-    let mut out = std::io::stdout().lock();
     let mut able = true;
     for fact in &facts {
         // A limit that nothing holds is a warning; without a sandbox or a server there is no drill.
         able &= fact.ok || !matches!(fact.name.as_str(), "bubblewrap" | "user namespaces" | "PostgreSQL" | STATE);
-        let sign = if fact.ok { "✓" } else { "✗" };
-        // Nobody reads on: the exit code says it too.
-        let _ = writeln!(out, "  {sign} {:<18} {}", fact.name, fact.detail);
+    }
+    style::print(&text(&facts, Style::of_stdout()))?;
+    Ok(ExitCode::from(u8::from(!able)))
+}
+
+fn text(facts: &[Fact], style: Style) -> String {
+    let mut text = String::new();
+    for fact in facts {
+        let mark = if fact.ok { Mark::Good } else { Mark::Bad };
+        let mut say = |lead: &str, what: &str| {
+            let _ = writeln!(text, "{}", style.hang(lead, &clean(what)));
+        };
+        say(&format!("  {} {:<18} ", style.sign(mark), clean(&fact.name)), &fact.detail);
         if let Some(advice) = &fact.advice {
-            let _ = writeln!(out, "    {:<18} {advice}", "");
+            say(&format!("    {:<18} ", ""), advice);
         }
     }
-    Ok(ExitCode::from(u8::from(!able)))
+    text
 }
 
 const STATE: &str = "state directory";
@@ -83,4 +93,50 @@ fn engines(installs: &[Install], name_extensions: bool) -> Vec<Fact> {
         .iter()
         .map(|install| Fact { name: "PostgreSQL".to_owned(), ok: true, detail: describe(install), advice: None })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_marked_and_advised_on_a_narrow_terminal_too() {
+        let fact = |name: &str, ok, detail: &str, advice: Option<&str>| Fact {
+            name: name.to_owned(),
+            ok,
+            detail: detail.to_owned(),
+            advice: advice.map(str::to_owned),
+        };
+        let facts = [
+            fact("bubblewrap", true, "0.8.0 in /usr/bin/bwrap", None),
+            fact(
+                "PostgreSQL",
+                false,
+                "no server\u{1b}[2J was found on this machine",
+                Some("sudo apt-get install postgresql"),
+            ),
+        ];
+        // A first line without a margin keeps the margins of the others.
+        let golden = |style| format!("$ muster doctor\n{}", text(&facts, style));
+        expect![[r#"
+            $ muster doctor
+              ✓ bubblewrap         0.8.0 in /usr/bin/bwrap
+              ✗ PostgreSQL         no server\u{1b}[2J was found on this machine
+                                   sudo apt-get install postgresql
+        "#]]
+        .assert_eq(&golden(Style::plain()));
+        expect![[r#"
+            $ muster doctor
+              ✓ bubblewrap         0.8.0 in
+                /usr/bin/bwrap
+              ✗ PostgreSQL         no
+                server\u{1b}[2J was found on this
+                machine
+                sudo apt-get install postgresql
+        "#]]
+        .assert_eq(&golden(Style::of_columns(40)));
+    }
 }

@@ -1,12 +1,14 @@
 //! From a path to a checked drill: the only place where a drill file is read from disk.
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use drill::file::{MAX_SIZE, Options, Problems, render};
 use drill::spec::Drill;
 use drill::verdict::EXIT_NOTHING_BEGUN;
+
+use super::style::{Style, clean};
 
 /// Why there is no drill. Nothing was begun.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +46,32 @@ impl LoadError {
             Self::NotAFile { .. } => format!("{self}\n  name one YAML file; each file declares one drill"),
             Self::NotUtf8 { .. } => format!("{self}\n  save it as UTF-8"),
         };
-        format!("error: {lines}\n")
+        let lines: Vec<String> = lines.lines().map(clean).collect();
+        format!("error: {}\n", lines.join("\n"))
     }
 
     /// Prints it to stderr; the exit code says that nothing was begun.
     pub fn report(&self) -> ExitCode {
-        let mut stderr = io::stderr().lock();
-        let color = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let _ = stderr.write_all(self.render(color).as_bytes());
+        let style = Style::of_stderr();
+        // Nobody listens: the exit code says it too.
+        let _ = io::stderr().lock().write_all(wrapped(&self.render(style.has_colour()), style).as_bytes());
         ExitCode::from(EXIT_NOTHING_BEGUN)
     }
+}
+
+/// Everything but excerpts of the file, where columns have a meaning.
+fn wrapped(text: &str, style: Style) -> String {
+    let mut wrapped = String::new();
+    for line in text.lines() {
+        let words = line.trim_start();
+        if line.contains(" | ") {
+            wrapped.push_str(line);
+        } else {
+            wrapped.push_str(&style.hang(&line[..line.len() - words.len()], words));
+        }
+        wrapped.push('\n');
+    }
+    wrapped
 }
 
 /// Reads and checks a drill file. Gives the drill, the file's absolute path, and the directory that relative paths in it
@@ -133,7 +151,11 @@ spec: { source: { manifest: latest/manifest.json, trustedKeys: [{ file: backup.p
         let (_folder, path) = written(b"kind: Dril\n");
         let answer = refused(&path);
         assert!(answer.starts_with(&format!("error: 4 problems in {}\n", path.display())), "{answer}");
-        assert!(answer.contains(" 1 | kind: Dril\n     |       ^^^^ write Drill\n"), "{answer}");
+        let excerpt = " 1 | kind: Dril\n     |       ^^^^ write Drill\n";
+        assert!(answer.contains(excerpt), "{answer}");
+        let narrow = wrapped(&answer, Style::of_columns(40));
+        assert!(narrow.contains(excerpt), "{narrow}");
+        assert_eq!(wrapped(&answer, Style::plain()), answer);
 
         let (_folder, path) = written("ü".repeat(MAX_SIZE).as_bytes());
         assert!(refused(&path).contains("longer than the 1 MiB"), "{}", refused(&path));

@@ -76,7 +76,7 @@ fn text(verified: &Verified, style: Style) -> String {
     let (chain, said) = (&verified.chain, &verified.statement.predicate);
     let mut text = format!("{}\n\n", style.heading(&format!("evidence of {}", said.run)));
     let mut say = |mark: Mark, what: &str| {
-        let _ = writeln!(text, "  {} {what}", style.sign(mark));
+        let _ = writeln!(text, "{}", style.hang(&format!("  {} ", style.sign(mark)), what));
     };
     say(Mark::Good, &format!("signed by key {} and unchanged since", verified.signed_by));
     let mark = match code(verified) {
@@ -90,8 +90,8 @@ fn text(verified: &Verified, style: Style) -> String {
     }
     let _ = writeln!(text, "\nit says");
     let verdict = said.result.verdict;
-    let message = format!("{}: {}", verdict.as_str().to_uppercase(), clean(&said.result.message));
-    let _ = writeln!(text, "  {} {message}", style.sign(verdict.into()));
+    let lead = format!("  {} {}: ", style.sign(verdict.into()), verdict.as_str().to_uppercase());
+    let _ = writeln!(text, "{}", style.hang(&lead, &clean(&said.result.message)));
     if said.result.leftovers == Leftovers::Some {
         let _ = writeln!(text, "  {} something was left over", style.sign(Mark::Warning));
     }
@@ -106,7 +106,8 @@ fn text(verified: &Verified, style: Style) -> String {
 fn refusal(stop: &Stop, output: Output) -> Result<String, Stop> {
     match output {
         Output::Text => {
-            let advice = stop.advice.as_ref().map(|advice| format!("    what to do: {advice}\n")).unwrap_or_default();
+            let advice =
+                stop.advice.as_ref().map(|advice| format!("    what to do: {}\n", clean(advice))).unwrap_or_default();
             let sign = Style::of_stdout().sign(Mark::Bad);
             Ok(format!("  {sign} {}\n{advice}", clean(&stop.message)))
         }

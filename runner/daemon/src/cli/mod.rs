@@ -1,10 +1,12 @@
 //! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
 pub mod capture;
+pub mod completions;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
 pub mod key;
 pub mod manifest;
+mod next;
 pub mod quarantine;
 pub mod reap;
 pub mod render;
@@ -18,10 +20,11 @@ pub mod verify;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use drill::stop::{Stop, chain};
 use drill::verdict::EXIT_NOTHING_BEGUN;
 
+use self::style::{Mark, Style, clean};
 use crate::agent::{PluginRunner, process};
 
 #[derive(Parser)]
@@ -44,6 +47,7 @@ enum Command {
     Manifest(manifest::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
+    Completions(completions::Args),
     Reap(reap::Args),
 }
 
@@ -97,6 +101,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Manifest(args) => manifest::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Reap(args) => reap::run(args).await,
     }
 }
@@ -104,11 +109,57 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
 /// The one place where an error of the command line is printed.
 fn report_error(stop: &Stop) -> ExitCode {
     use std::io::Write;
-    let mut stderr = std::io::stderr().lock();
     // Nobody listens: the exit code says it too.
-    let _ = writeln!(stderr, "error: {}", stop.message);
-    if let Some(advice) = &stop.advice {
-        let _ = writeln!(stderr, "  what to do: {advice}");
-    }
+    let _ = std::io::stderr().lock().write_all(error_text(stop, Style::of_stderr()).as_bytes());
     ExitCode::from(EXIT_NOTHING_BEGUN)
+}
+
+/// What other programs said may have lines of its own; they cannot pass for muster's.
+fn error_text(stop: &Stop, style: Style) -> String {
+    let mut text = String::new();
+    let mut lead = format!("{} ", style.paint(Mark::Bad, "error:"));
+    for line in stop.message.lines() {
+        text.push_str(&style.hang(&lead, &clean(line)));
+        text.push('\n');
+        "  ".clone_into(&mut lead);
+    }
+    if let Some(advice) = &stop.advice {
+        text.push_str(&style.hang("  what to do: ", &clean(advice)));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_to_do_and_nothing_to_the_terminal() {
+        let stop = Stop::internal("pg_dump ended with 1: FATAL: \u{1b}]0;owned\u{7}\nerror: all is well")
+            .advise("look at the log of the server, which says why it would not let this role in");
+        expect![[r#"
+            error: pg_dump ended with 1: FATAL: \u{1b}]0;owned\u{7}
+              error: all is well
+              what to do: look at the log of the server, which says why it would not let this role in
+        "#]]
+        .assert_eq(&error_text(&stop, Style::plain()));
+        expect![[r#"
+            error: pg_dump ended with 1: FATAL:
+                   \u{1b}]0;owned\u{7}
+              error: all is well
+              what to do: look at the log of the
+                          server, which says why it
+                          would not let this role in
+        "#]]
+        .assert_eq(&error_text(&stop, Style::of_columns(40)));
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -105,11 +105,14 @@ fn text(entries: &[Quarantine], style: Style) -> String {
     let number = u64::try_from(entries.len()).unwrap_or(u64::MAX);
     let mut text = format!("{} in quarantine\n\n", unit::plural(number, "backup"));
     for entry in entries {
-        let _ = writeln!(text, "  {} {}", style.sign(Mark::Bad), clean(&entry.location));
-        let _ = writeln!(text, "    why       {}", clean(&entry.why));
-        let _ = writeln!(text, "    since     {}, by {}", style::time(entry.at), entry.run);
-        let _ = writeln!(text, "    manifest  {}", entry.digest);
-        let _ = writeln!(text, "    release   muster quarantine release {}", &entry.digest.hex()[..12]);
+        let mut say = |lead: &str, what: &str| {
+            let _ = writeln!(text, "{}", style.hang(lead, &clean(what)));
+        };
+        say(&format!("  {} ", style.sign(Mark::Bad)), &entry.location);
+        say("    why       ", &entry.why);
+        say("    since     ", &format!("{}, by {}", style::time(entry.at), entry.run));
+        say("    manifest  ", &entry.digest.to_string());
+        say("    release   ", &format!("muster quarantine release {}", &entry.digest.hex()[..12]));
     }
     text
 }
@@ -145,6 +148,20 @@ mod tests {
                 release   muster quarantine release ca978112ca1b
         "#]]
         .assert_eq(&text(&[entry(b"a", "/backups/orders/\u{1b}[2J")], Style::plain()));
+        expect![[r#"
+            1 backup in quarantine
+
+              ✗ /backups/orders
+                why       orders.dump: bytes 4194304
+                          to 8388607 are not what
+                          was signed
+                since     2026-11-22 02:15:01Z, by
+                          orders-20261122t021500z-k7x2
+                manifest  sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
+                release   muster quarantine release
+                          ca978112ca1b
+        "#]]
+        .assert_eq(&text(&[entry(b"a", "/backups/orders")], Style::of_columns(40)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Leftovers;
 
+use super::style::clean;
 use crate::executor::{Silent, recover};
 use crate::owner::{self, ThisProcess};
 use crate::{state_dir, wiring};
@@ -27,7 +28,7 @@ pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| {
         // What was done is in the ledger; a closed stream changes nothing.
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", clean(&line));
     };
     let mut owed = false;
     for (run, leftovers) in &recovered.settled {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::drill_file;
 use super::render::{Json, Text};
-use super::style::Output;
+use super::style::{Output, clean};
 use crate::executor::{Cancel, Observer, Ports, Request, Silent, execute, load_checks, recover};
 use crate::owner::{self, ThisProcess};
 use crate::{state_dir, wiring};
@@ -88,7 +88,7 @@ async fn settle(ports: &Ports, me: &ThisProcess, state_directory: &Path) {
     let alive = |owner: &Owner| owner::is_alive(state_directory, owner);
     let warn = |line: String| {
         // The drill goes on, whoever listens.
-        let _ = writeln!(std::io::stderr().lock(), "warning: {line}");
+        let _ = writeln!(std::io::stderr().lock(), "warning: {}", clean(&line));
     };
     match recover(ports, Arc::new(Silent), &me.owner, alive).await {
         Ok(recovered) => {

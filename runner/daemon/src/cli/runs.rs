@@ -9,7 +9,7 @@ use drill::unit;
 use drill::verdict::Leftovers;
 use drivers::store;
 
-use super::style::{self, Output, clean};
+use super::style::{self, Output, Style, clean};
 use crate::state_dir;
 
 /// List runs, newest first
@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
             let of = args.drill.map(|drill| format!(" of {drill}")).unwrap_or_default();
             format!("no run{of} yet in {}\n", directory.display())
         }
-        Output::Text => table(&runs),
+        Output::Text => table(&runs, Style::of_stdout()),
     };
     style::print(&shown)?;
     Ok(ExitCode::SUCCESS)
@@ -52,7 +52,7 @@ fn json(runs: &[RunSummary]) -> Result<String, Stop> {
     runs.iter().map(style::json_line).collect()
 }
 
-fn table(runs: &[RunSummary]) -> String {
+fn table(runs: &[RunSummary], style: Style) -> String {
     let head = ["run", "started", "verdict", "recovery time", ""].map(str::to_owned).to_vec();
     let rows = runs.iter().map(|run| {
         let verdict = match (run.verdict, run.ended) {
@@ -71,7 +71,7 @@ fn table(runs: &[RunSummary]) -> String {
         let run_id = clean(run.run.as_str());
         vec![run_id, style::time(run.started), verdict, recovery.unwrap_or_else(|| "-".to_owned()), notes.join(", ")]
     });
-    style::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    style.table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -108,7 +108,29 @@ mod tests {
             users-20261122t021500z-j8y2    2026-11-22 02:15:00Z   not ended   -
             stock-20261122t021500z-j8y2    2026-11-22 02:15:00Z   passed      21.4 s
             orders-20261122t021500z-j8y2   2026-11-22 02:15:00Z   failed      21.4 s          check-failed, something is left over: `muster reap`
-        "#]].assert_eq(&table(&runs().await));
+        "#]].assert_eq(&table(&runs().await, Style::plain()));
+    }
+
+    #[tokio::test]
+    async fn on_a_narrow_terminal_each_run_has_lines_of_its_own() {
+        expect![[r#"
+            users-20261122t021500z-j8y2
+              started        2026-11-22 02:15:00Z
+              verdict        not ended
+              recovery time  -
+            stock-20261122t021500z-j8y2
+              started        2026-11-22 02:15:00Z
+              verdict        passed
+              recovery time  21.4 s
+            orders-20261122t021500z-j8y2
+              started        2026-11-22 02:15:00Z
+              verdict        failed
+              recovery time  21.4 s
+                             check-failed, something
+                             is left over: `muster
+                             reap`
+        "#]]
+        .assert_eq(&table(&runs().await, Style::of_columns(40)));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use drivers::artifact::file::FileBackup;
 use drivers::key::Trust;
 
 use super::capture::Bar;
+use super::style::clean;
 
 /// Check a backup's signature, digests and dump header; restore nothing
 #[derive(clap::Args)]
@@ -65,12 +66,12 @@ async fn verify(args: &Args, trust: Trust) -> Result<(), Stop> {
     let _ = writeln!(
         out,
         "verified   {} in {}\n           {}, {}, PostgreSQL {}\n           taken {age}, signed by {} (key {}), manifest sha256 {}",
-        backup.location.display(),
+        clean(&backup.location.display().to_string()),
         unit::duration(began.elapsed()),
         unit::plural(manifest.files().count() as u64, "file"),
         unit::size(manifest.total_size()),
-        manifest.source.version,
-        backup.signer.name,
+        clean(&manifest.source.version),
+        clean(&backup.signer.name),
         backup.signer.key_id,
         backup.digest.short(),
     );

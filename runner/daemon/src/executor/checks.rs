@@ -8,7 +8,7 @@ use drill::id::Sha256Digest;
 use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
-use drill::port::{LeaseRequest, Server};
+use drill::port::{Lease, LeaseRequest, Server};
 use drill::spec::{Check, Drill, Grant, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
@@ -16,14 +16,13 @@ use drill::verdict::Reason;
 use plugin_host::{Host, HostConfig};
 use tokio::time::Instant;
 
+use super::baselines::Baselines;
 use super::observe::Update;
-use super::phases::{Baselines, Context, interrupted, phase};
+use super::phases::{Context, interrupted, phase};
 use crate::agent::AgentLink;
 
 /// Bytes that a component may have.
 const MAX_COMPONENT: u64 = 16 << 20;
-/// Bytes of one baseline that are read and sent.
-const MAX_BASELINE: u64 = 256 << 20;
 /// How long checks may take to say what they saw after a first signal.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -148,7 +147,7 @@ async fn run_checks(
     let (databases, checks) = tokio::select! {
         biased;
         () = context.cancel.asked() => return Err(interrupted(Phase::Validate)),
-        sent = send_blobs(context, agent, baselines, &request.databases) => sent?,
+        sent = send_blobs(context, agent, manifest, baselines, server, &lease, &request.databases) => sent?,
     };
     let started_at = context.journal.state().started.at;
     let drill = &context.request.drill;
@@ -167,23 +166,32 @@ async fn run_checks(
         deadline: drill.deadlines.validate,
     };
     agent.lease(lease.grant).await?;
-    drive(context, agent, job, server, request).await
+    drive(context, agent, job, baselines, server, request).await
 }
 
 /// Components and baselines, named in the job by their digests.
 async fn send_blobs(
     context: &Context<'_>,
     agent: &mut AgentLink,
+    manifest: &Manifest,
     baselines: &Baselines,
+    server: &dyn Server,
+    lease: &Lease,
     names: &[String],
 ) -> Result<(Vec<JobDatabase>, Vec<JobCheck>), Stop> {
     let mut databases = Vec::new();
     for name in names {
-        let baseline = match baselines.get(name) {
-            Some(bytes) => Some(agent.send_blob(bytes).await?),
+        let known = baselines.get(name);
+        let baseline = send_some(agent, known.and_then(|known| known.tables.as_deref())).await?;
+        let schema = match known.and_then(|known| known.schema.as_deref()) {
             None => None,
+            Some(file) => {
+                let taken = lease.taken.get(name).cloned().unwrap_or_default();
+                Some(server.expected_schema(manifest, name, file, taken).await?)
+            }
         };
-        databases.push(JobDatabase { name: name.clone(), baseline });
+        let schema = send_some(agent, schema.as_deref()).await?;
+        databases.push(JobDatabase { name: name.clone(), baseline, schema });
     }
     let mut checks = Vec::new();
     for loaded in &context.request.checks {
@@ -198,17 +206,25 @@ async fn send_blobs(
     Ok((databases, checks))
 }
 
+async fn send_some(agent: &mut AgentLink, bytes: Option<&[u8]>) -> Result<Option<Sha256Digest>, Stop> {
+    match bytes {
+        Some(bytes) => agent.send_blob(bytes).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.
 async fn drive(
     context: &Context<'_>,
     agent: &mut AgentLink,
     job: Job,
+    baselines: &Baselines,
     server: &dyn Server,
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
     let control = agent.control();
     let (events, mut heard) = tokio::sync::mpsc::channel(64);
-    let job = agent.run_job(job, events);
+    let job = agent.run_job(job, baselines, events);
     let mut job = std::pin::pin!(job);
     let mut renewal = renewals(context, request);
     let mut grace = None;
@@ -249,25 +265,6 @@ async fn renew(context: &Context<'_>, server: &dyn Server, request: &LeaseReques
     Ok(lease.grant.clone())
 }
 
-/// The baselines as they were staged and verified, by database. Read before the staged copy is handed to the sandbox.
-pub(super) fn baselines(manifest: &Manifest, staging: &Path) -> Result<Baselines, Stop> {
-    let mut baselines = Baselines::new();
-    for part in &manifest.parts {
-        let Some(entry) = &part.baseline else { continue };
-        let bytes = read_bounded(&staging.join(&entry.path), MAX_BASELINE)
-            .or_stop(Reason::Internal, "reading the staged baseline")?;
-        if Sha256Digest::of(&bytes) != entry.sha256 {
-            // Its chunk tree agreed, so whoever signed the manifest wrote another digest beside it.
-            return Err(Stop::new(
-                Reason::ArtifactRefused,
-                format!("`{}` is not what the manifest's sha256 says", entry.path),
-            ));
-        }
-        baselines.insert(part.database.clone(), bytes);
-    }
-    Ok(baselines)
-}
-
 async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
     let journal = context.journal;
     match event {
@@ -297,6 +294,10 @@ async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
             Ok(())
         }
         // Exported by the daemon once it serves metrics; the evidence holds findings only.
-        FromAgent::Metric { .. } | FromAgent::Ready | FromAgent::Probed { .. } | FromAgent::Done { .. } => Ok(()),
+        FromAgent::Metric { .. }
+        | FromAgent::Ready
+        | FromAgent::Probed { .. }
+        | FromAgent::Want { .. }
+        | FromAgent::Done { .. } => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! Executes one run: claim, phases, teardown, conclusion, evidence. What is decided is decided in `drill`; this does it.
 //!
 //! Start at [`execute`]. [`recover`] ends what another process of muster left behind, by the same teardown.
+mod baselines;
 mod cancel;
 mod checks;
 mod journal;

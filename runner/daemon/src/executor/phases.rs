@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,13 +14,11 @@ use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
 
+use super::baselines::Baselines;
 use super::journal::Journal;
 use super::run::Request;
 use super::{Cancel, Ports, checks};
 use crate::agent::AgentLink;
-
-/// Each database's baseline, as it was staged and verified.
-pub(super) type Baselines = BTreeMap<String, Vec<u8>>;
 
 /// How long a broken boundary may take to be noticed after it made something else fail.
 const AFTERSHOCK: Duration = Duration::from_millis(300);
@@ -74,7 +71,8 @@ pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
     probe(context, server.as_ref()).await?;
     let databases = restore(context, &opened.manifest, server.as_ref()).await?;
     let request = lease(context, server.as_ref(), databases).await?;
-    checks::validate(context, &opened.manifest, &baselines, server.as_ref(), &request).await
+    // Boxed: it holds what every check of the run may send.
+    Box::pin(checks::validate(context, &opened.manifest, &baselines, server.as_ref(), &request)).await
 }
 
 /// Runs one phase between its two events, under its deadline. A signal, a broken boundary or a dead server end it too.
@@ -292,7 +290,7 @@ async fn verify(
         // The manifest was read and its signature checked before preflight: that time is verify's.
         let progress = context.journal.progress(Phase::Verify);
         opened.artifact.stage(&storage.staging, &progress).await?;
-        let baselines = checks::baselines(&opened.manifest, &storage.staging)?;
+        let baselines = Baselines::take(&opened.manifest, &storage.staging)?;
         let age = unit::duration(
             Duration::try_from(jiff::Timestamp::now().duration_since(opened.manifest.snapshot_time))
                 .unwrap_or_default(),

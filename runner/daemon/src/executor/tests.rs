@@ -452,7 +452,7 @@ async fn agent(stream: DuplexStream, severity: Severity) -> Option<()> {
                 }
                 writer.message(&FromAgent::Done { events }).await.ok()?;
             }
-            ToAgent::Blob { .. } | ToAgent::Lease(_) | ToAgent::Cancel => {}
+            ToAgent::Blob { .. } | ToAgent::Given { .. } | ToAgent::Lease(_) | ToAgent::Cancel => {}
         }
     }
 }

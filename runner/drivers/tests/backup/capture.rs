@@ -9,7 +9,9 @@ use drill::port::Progress;
 use drill::spec::TrustedKey;
 use drill::stop::Stop;
 use drivers::artifact::file::FileBackup;
-use drivers::engine::postgresql::capture::{CaptureRequest, Captured, ConnInfo, Environment, LEAST_ROLE, capture};
+use drivers::engine::postgresql::capture::{
+    CaptureRequest, Captured, ConnInfo, Digests, Environment, LEAST_ROLE, capture,
+};
 use drivers::key::{SigningKey, Trust, generate};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +49,10 @@ impl Place {
             databases,
             key: SigningKey::load(&self.key, None).unwrap(),
             out: self.out(),
+            digests: Digests::All,
+            row_digests: true,
             jobs: 3,
+            max_rate: None,
             lock_timeout: Duration::from_secs(2),
             environment: Environment::of_this_process(),
         }

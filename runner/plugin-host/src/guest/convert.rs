@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use crate::backend as ours;
-use crate::bindings::muster::check::{baseline, context, values};
+use crate::bindings::muster::check::{baseline, catalog, context, digest, values};
 use crate::outcome::shown;
 
 pub(super) fn micros(duration: Duration) -> u64 {
@@ -53,6 +53,25 @@ pub(super) fn error(error: ours::Error) -> values::Error {
         ours::Blame::Host => values::Blame::Host,
     };
     values::Error { blame, code: error.code, message: shown(&error.message, super::MAX_MESSAGE), details: Vec::new() }
+}
+
+pub(super) fn object(object: ours::Object) -> catalog::Object {
+    catalog::Object { kind: object.kind, identity: object.identity, content: object.content }
+}
+
+pub(super) fn mismatch(mismatch: &ours::Mismatch) -> digest::Mismatch {
+    digest::Mismatch {
+        keys: mismatch.keys.clone(),
+        rows_expected: mismatch.rows_expected,
+        rows_found: mismatch.rows_found,
+        rows_different: mismatch.rows_different,
+        details: Vec::new(),
+    }
+}
+
+pub(super) fn finished_twice() -> values::Error {
+    let message = "the outcome of this scan was taken already".to_owned();
+    values::Error { blame: values::Blame::Plugin, code: None, message, details: Vec::new() }
 }
 
 pub(super) fn too_large() -> values::Error {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use drill::agent::CheckOutcome;
 use drill::spec::{CheckLimits, Grant};
+use plugin_host::backend::Mismatch;
 use plugin_host::{HostError, RunOutcome};
 
-use crate::world::{Call, Report, fixture, host, hostile, row_count};
+use crate::world::{Call, Report, fixture, host, hostile, row_count, scanned};
 
 fn act(name: &str) -> Call {
     Call { options: serde_json::json!({ "act": name }), ..Call::default() }
@@ -237,14 +238,21 @@ async fn what_is_not_granted_is_refused_with_the_line_to_write() {
 }
 
 #[tokio::test]
-async fn an_interface_that_is_not_offered_yet_is_named() {
-    let bytes = fixture("wants_digest");
-    let inspection = host().inspect(&bytes).unwrap();
-    assert_eq!(inspection.not_offered, BTreeSet::from([Grant::Digest]));
-    let component = host().load(&bytes).unwrap();
-    let (ended, _) = Call { grants: BTreeSet::from(Grant::ALL), ..Call::default() }.run(&component).await;
-    let CheckOutcome::Refused { why } = &ended.outcome else { panic!("{ended:?}") };
-    assert!(why.contains("muster:check/digest, which this version of muster does not offer yet"), "{why}");
+async fn a_scan_is_finished_once_and_only_where_it_was_granted() {
+    let component = host().load(&fixture("wants_digest")).unwrap();
+    let (ended, _) = Call::default().run(&component).await;
+    assert!(matches!(&ended.outcome, CheckOutcome::Refused { why } if why.contains("needs digest,")), "{ended:?}");
+
+    let granted = || Call { grants: BTreeSet::from(Grant::ALL), ..Call::default() };
+    let (ended, _) = granted().run(&component).await;
+    assert!(matches!(&ended.outcome, CheckOutcome::Inconclusive { why } if why.contains("no digest")), "{ended:?}");
+
+    let mut call = granted();
+    let mismatch = Mismatch { keys: None, rows_expected: 7, rows_found: 7, rows_different: Some(1) };
+    call.scans.insert("public.orders".to_owned(), Ok(scanned(7, vec![mismatch])));
+    let (ended, _) = call.run(&component).await;
+    let CheckOutcome::Completed { summary: Some(summary) } = &ended.outcome else { panic!("{ended:?}") };
+    assert_eq!(summary, "7 of 7 rows, 1 differ, true");
 }
 
 #[test]
@@ -261,6 +269,6 @@ async fn a_plugin_describes_itself_without_any_grant() {
     assert_eq!((described.name.as_str(), described.version.as_str()), ("row-count", "0.1.0"));
     assert_eq!(described.options["additionalProperties"], serde_json::json!(false));
     assert!(described.options["properties"]["tolerance"].is_object());
-    let wants_foreign_text = host().load(&fixture("wants_digest")).unwrap();
-    assert!(host().describe(&wants_foreign_text).await.is_err());
+    let described = host().describe(&host().load(&fixture("wants_digest")).unwrap()).await.unwrap();
+    assert_eq!(described.name, "wants-digest");
 }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use drill::finding::Severity;
 use drill::spec::{CheckLimits, Grant};
 use plugin_host::backend::{
-    Backend, BaselineTable, Batch, Blame, Cells, Column, ColumnData, ColumnInfo, Context, Error, Reporter, Rows, Sql,
-    TableInfo, Value,
+    Backend, BaselineTable, Batch, Blame, Catalog, Cells, Column, ColumnData, ColumnInfo, Context, Digest, Error,
+    Mismatch, Object, Objects, Reporter, Rows, Scan, ScanOutcome, ScanProgress, Side, Sql, TableInfo, Value,
 };
 use plugin_host::{Component, Host, HostConfig, RunOutcome};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,10 @@ pub(crate) struct Call {
     pub(crate) tables: Vec<TableInfo>,
     pub(crate) baseline: Option<Vec<BaselineTable>>,
     pub(crate) sql: Arc<FakeSql>,
+    /// By `schema.table`; what is not in here has no digest.
+    pub(crate) scans: BTreeMap<String, Result<ScanOutcome, Error>>,
+    /// Of the baseline and of the restored database.
+    pub(crate) schemas: [Option<Vec<Object>>; 2],
     pub(crate) cancel: CancellationToken,
 }
 
@@ -61,6 +65,8 @@ impl Default for Call {
             tables: Vec::new(),
             baseline: None,
             sql: Arc::default(),
+            scans: BTreeMap::new(),
+            schemas: [None, None],
             cancel: CancellationToken::new(),
         }
     }
@@ -82,9 +88,68 @@ impl Call {
             tables: self.tables,
         };
         let reporter: Arc<dyn Reporter> = Arc::clone(&recorder) as Arc<dyn Reporter>;
-        let backend = Backend { context, sql: self.sql, baseline: self.baseline, reporter };
+        let (catalog, digest) = (Arc::new(FakeCatalog(self.schemas)), Arc::new(FakeDigest(self.scans)));
+        let backend = Backend { context, sql: self.sql, baseline: self.baseline, catalog, digest, reporter };
         let outcome = host().run(component, &self.grants, &self.limits, &self.options, backend, &self.cancel).await;
         (outcome, Arc::into_inner(recorder).expect("the host keeps nothing of a call").0.into_inner().unwrap())
+    }
+}
+
+/// A scan that found `rows`, and these blocks to be different.
+pub(crate) fn scanned(rows: u64, mismatches: Vec<Mismatch>) -> ScanOutcome {
+    let blocks_different = mismatches.len() as u64;
+    ScanOutcome { rows, root: [7; 32], blocks: blocks_different + 1, blocks_different, mismatches }
+}
+
+fn missing(what: &str) -> Error {
+    Error { blame: Blame::Plugin, code: None, message: format!("there is no {what}") }
+}
+
+struct FakeCatalog([Option<Vec<Object>>; 2]);
+
+#[async_trait]
+impl Catalog for FakeCatalog {
+    async fn read(&self, side: Side) -> Result<Box<dyn Objects>, Error> {
+        let [baseline, restored] = &self.0;
+        let objects = match side {
+            Side::Baseline => baseline,
+            Side::Restored => restored,
+        };
+        Ok(Box::new(FakeObjects(objects.clone().ok_or_else(|| missing("schema"))?)))
+    }
+}
+
+struct FakeObjects(Vec<Object>);
+
+#[async_trait]
+impl Objects for FakeObjects {
+    async fn next(&mut self, max: u32, _bytes: usize) -> Result<Vec<Object>, Error> {
+        let page = self.0.len().min(max as usize);
+        Ok(self.0.drain(..page).collect())
+    }
+}
+
+struct FakeDigest(BTreeMap<String, Result<ScanOutcome, Error>>);
+
+#[async_trait]
+impl Digest for FakeDigest {
+    async fn start(&self, schema: &str, name: &str) -> Result<Box<dyn Scan>, Error> {
+        let scan = self.0.get(&format!("{schema}.{name}")).cloned();
+        Ok(Box::new(FakeScan(scan.ok_or_else(|| missing("digest of this table"))?)))
+    }
+}
+
+struct FakeScan(Result<ScanOutcome, Error>);
+
+#[async_trait]
+impl Scan for FakeScan {
+    fn progress(&self) -> ScanProgress {
+        let rows = self.0.as_ref().map_or(0, |outcome| outcome.rows);
+        ScanProgress { rows, bytes: rows * 100 }
+    }
+
+    async fn finish(self: Box<Self>) -> Result<ScanOutcome, Error> {
+        self.0
     }
 }
 

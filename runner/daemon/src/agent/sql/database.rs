@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use drill::agent::ClientIdentity;
 use drill::schema::Taken;
 use drivers::engine::postgresql::schema::PutBack;
@@ -14,7 +15,8 @@ use super::catalog;
 use super::check::CheckSql;
 use super::connection::Connection;
 use super::fault::host;
-use super::objects::Restored;
+use super::objects::{Restored, Schemas};
+use super::scan::Scans;
 use super::session::Session;
 use super::tls::Door;
 
@@ -62,6 +64,17 @@ impl Opening {
         let (session, _) = in_time(Session::begin(connection, Some(&self.snapshot))).await?;
         Ok((door, session))
     }
+
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The schema of the restored database, read over a connection of its own until `deadline`. `taken` is what muster revoked
+    /// before.
+    pub(super) async fn restored(&self, taken: &[Taken], deadline: Instant) -> Result<Restored, Error> {
+        let (door, session) = self.open().await?;
+        in_time(Restored::open(session, deadline, PutBack::new(taken, door.role()))).await
+    }
 }
 
 impl Database {
@@ -108,13 +121,14 @@ impl Database {
         sql
     }
 
-    /// The schema of the restored database, read over a connection of its own until `deadline`. `taken` is what muster revoked
-    /// before.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the job calls it once `catalog` is offered"))]
-    pub(in crate::agent) async fn objects(&self, taken: &[Taken], deadline: Instant) -> Result<Restored, Error> {
-        let (door, session) = self.opening.open().await?;
-        let put_back = PutBack::new(taken, door.role());
-        in_time(Restored::open(session, deadline.min(self.deadline), put_back)).await
+    /// What reads whole tables for one check.
+    pub(in crate::agent) fn scans(&self, deadline: Instant) -> Scans {
+        Scans::new(self.opening.clone(), deadline.min(self.deadline))
+    }
+
+    /// Both sides of the schema, for one check whose statements end at `deadline`.
+    pub(in crate::agent) fn schemas(&self, baseline: Option<Bytes>, deadline: Instant) -> Schemas {
+        Schemas::new(self.opening.clone(), baseline, deadline.min(self.deadline))
     }
 
     /// Waits for the checks' connections, then lets the snapshot go.

@@ -13,9 +13,9 @@ mod check;
 mod connection;
 mod database;
 mod fault;
-#[cfg_attr(not(test), expect(dead_code, reason = "the job hands both sides to checks once `catalog` is offered"))]
 mod objects;
 mod portal;
+mod scan;
 mod session;
 mod shape;
 mod time;
@@ -29,3 +29,4 @@ mod tests;
 pub(super) use tests::{Authority, TestServer};
 
 pub(super) use database::{Database, SharedIdentity, login};
+pub(super) use scan::Scans;

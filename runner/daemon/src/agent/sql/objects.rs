@@ -2,30 +2,66 @@
 //! baseline as its file does. Neither side is ever whole in memory, and both are seen to be in order.
 use std::collections::VecDeque;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use drill::schema::{Object, Order, Reader, Taken};
 use drivers::engine::postgresql::schema::{
     Completion, LargeObject, PutBack, Query, SETTINGS, queries, readable, with_bytes, with_state,
 };
-use plugin_host::backend::{Batch, ColumnData, Error};
+use plugin_host::backend::{self, Batch, Catalog, ColumnData, Error, Objects, Side};
 use tokio::time::Instant;
 
-use super::fault::host;
+use super::database::Opening;
+use super::fault::{host, plugin};
 use super::session::Session;
 
-/// Bytes of objects after which a page is full; one object more may go over it.
-const PAGE: usize = 256 << 10;
 /// Rows that are asked for at a time.
 const ROWS: u32 = 64;
 
+/// Both sides, for one check.
+pub(in crate::agent) struct Schemas {
+    opening: Opening,
+    baseline: Option<Bytes>,
+    deadline: Instant,
+}
+
+impl Schemas {
+    /// `baseline`: the blob of the baseline's schema.
+    pub(super) fn new(opening: Opening, baseline: Option<Bytes>, deadline: Instant) -> Self {
+        Self { opening, baseline, deadline }
+    }
+
+    fn baseline(&self) -> Result<Option<Baseline>, Error> {
+        let read = |file: &Bytes| Baseline::new(file.clone(), self.opening.database()).map_err(unreadable);
+        self.baseline.as_ref().map(read).transpose()
+    }
+}
+
+#[async_trait]
+impl Catalog for Schemas {
+    async fn read(&self, side: Side) -> Result<Box<dyn Objects>, Error> {
+        let baseline = self.baseline()?;
+        match side {
+            Side::Baseline => match baseline {
+                Some(baseline) => Ok(Box::new(baseline)),
+                None => Err(plugin("the backup has no schema baseline")),
+            },
+            Side::Restored => {
+                let taken = baseline.as_ref().map(Baseline::taken).unwrap_or_default();
+                Ok(Box::new(self.opening.restored(taken, self.deadline).await?))
+            }
+        }
+    }
+}
+
 /// The baseline's side.
-pub(in crate::agent) struct Baseline {
+struct Baseline {
     reader: Reader<Bytes>,
 }
 
 impl Baseline {
     /// The error says what is wrong with the file.
-    pub(in crate::agent) fn new(file: Bytes, database: &str) -> Result<Self, String> {
+    fn new(file: Bytes, database: &str) -> Result<Self, String> {
         let reader = Reader::new(file)?;
         if reader.header().database != database {
             return Err(format!("the schema file is of database `{}`, not of `{database}`", reader.header().database));
@@ -34,15 +70,18 @@ impl Baseline {
     }
 
     /// What muster revoked from the restored database.
-    pub(in crate::agent) fn taken(&self) -> &[Taken] {
+    fn taken(&self) -> &[Taken] {
         &self.reader.header().taken
     }
+}
 
-    pub(in crate::agent) fn next(&mut self, max: u32) -> Result<Vec<Object>, Error> {
-        let mut page = Page::new(max);
+#[async_trait]
+impl Objects for Baseline {
+    async fn next(&mut self, max: u32, bytes: usize) -> Result<Vec<backend::Object>, Error> {
+        let mut page = Page::new(max, bytes);
         while page.has_room() {
             match self.reader.next_object() {
-                Some(object) => page.push(object.map_err(|why| host(format!("the baseline cannot be read: {why}")))?),
+                Some(object) => page.push(object.map_err(unreadable)?),
                 None => break,
             }
         }
@@ -51,7 +90,7 @@ impl Baseline {
 }
 
 /// The restored side: a connection of its own.
-pub(in crate::agent) struct Restored {
+pub(super) struct Restored {
     session: Session,
     deadline: Instant,
     queries: std::vec::IntoIter<Query>,
@@ -72,24 +111,6 @@ impl Restored {
         let queries = queries(version.ok_or_else(|| strange("its own version"))?).into_iter();
         let (current, held, order) = (None, VecDeque::new(), Order::default());
         Ok(Self { session, deadline, queries, current, held, order, put_back })
-    }
-
-    /// Empty at the end. After an error, or when the future was dropped, nothing more can be read.
-    pub(in crate::agent) async fn next(&mut self, max: u32) -> Result<Vec<Object>, Error> {
-        let slow = || host("reading the restored schema took longer than the check has");
-        tokio::time::timeout_at(self.deadline, self.page(max)).await.map_err(|_| slow())?
-    }
-
-    async fn page(&mut self, max: u32) -> Result<Vec<Object>, Error> {
-        let mut page = Page::new(max);
-        while page.has_room() {
-            match self.held.pop_front() {
-                Some(object) => page.push(object),
-                None if !self.fill().await? => break,
-                None => {}
-            }
-        }
-        Ok(page.objects)
     }
 
     /// Reads some more; false at the end.
@@ -174,6 +195,27 @@ impl Restored {
     }
 }
 
+/// After an error, or when the future was dropped, nothing more can be read.
+#[async_trait]
+impl Objects for Restored {
+    async fn next(&mut self, max: u32, bytes: usize) -> Result<Vec<backend::Object>, Error> {
+        let deadline = self.deadline;
+        let read = async {
+            let mut page = Page::new(max, bytes);
+            while page.has_room() {
+                match self.held.pop_front() {
+                    Some(object) => page.push(object),
+                    None if !self.fill().await? => break,
+                    None => {}
+                }
+            }
+            Ok(page.objects)
+        };
+        let slow = || host("reading the restored schema took longer than the check has");
+        tokio::time::timeout_at(deadline, read).await.map_err(|_| slow())?
+    }
+}
+
 /// Two columns of text.
 fn pairs(batch: &Batch) -> Result<Vec<(String, String)>, Error> {
     let [left, right] = batch.columns.as_slice() else { return Err(strange("a row")) };
@@ -195,24 +237,30 @@ fn strange(what: &str) -> Error {
     host(format!("the restored database described its schema in a way that PostgreSQL would not: {what}"))
 }
 
+fn unreadable(why: String) -> Error {
+    host(format!("the baseline cannot be read: {why}"))
+}
+
+/// Full at so many objects or bytes; one object more may go over the latter.
 struct Page {
-    objects: Vec<Object>,
+    objects: Vec<backend::Object>,
     bytes: usize,
-    max: usize,
+    most: (usize, usize),
 }
 
 impl Page {
-    fn new(max: u32) -> Self {
-        Self { objects: Vec::new(), bytes: 0, max: usize::try_from(max.max(1)).unwrap_or(usize::MAX) }
+    fn new(max: u32, bytes: usize) -> Self {
+        Self { objects: Vec::new(), bytes: 0, most: (usize::try_from(max.max(1)).unwrap_or(usize::MAX), bytes.max(1)) }
     }
 
     fn has_room(&self) -> bool {
-        self.objects.len() < self.max && self.bytes < PAGE
+        self.objects.len() < self.most.0 && self.bytes < self.most.1
     }
 
     fn push(&mut self, object: Object) {
-        self.bytes += object.kind.len() + object.identity.len() + object.content.get().len();
-        self.objects.push(object);
+        let content = String::from(Box::<str>::from(object.content));
+        self.bytes += object.kind.len() + object.identity.len() + content.len();
+        self.objects.push(backend::Object { kind: object.kind, identity: object.identity, content });
     }
 }
 
@@ -230,17 +278,17 @@ mod tests {
         lines.join("\n").into()
     }
 
-    #[test]
-    fn a_baseline_is_read_in_pages_that_are_never_large() {
+    #[tokio::test]
+    async fn a_baseline_is_read_in_pages_that_are_never_large() {
         let mut baseline = Baseline::new(file(1000), "orders").expect("a file");
         assert_eq!(baseline.taken(), []);
-        assert_eq!(baseline.next(3).expect("objects").len(), 3);
-        let page = baseline.next(u32::MAX).expect("objects");
-        let bytes: usize = page.iter().map(|object| object.content.get().len()).sum();
-        assert!((PAGE / 2..PAGE + 1100).contains(&bytes), "{bytes}");
+        assert_eq!(baseline.next(3, usize::MAX).await.expect("objects").len(), 3);
+        let page = baseline.next(u32::MAX, 100_000).await.expect("objects");
+        let bytes: usize = page.iter().map(|object| object.content.len()).sum();
+        assert!((95_000..102_000).contains(&bytes), "{bytes}");
         let mut seen = 3 + page.len();
         loop {
-            let page = baseline.next(500).expect("objects");
+            let page = baseline.next(500, usize::MAX).await.expect("objects");
             seen += page.len();
             if page.is_empty() {
                 break;
@@ -249,12 +297,12 @@ mod tests {
         assert_eq!(seen, 1000);
     }
 
-    #[test]
-    fn a_baseline_that_is_another_databases_or_damaged_is_refused() {
+    #[tokio::test]
+    async fn a_baseline_that_is_another_databases_or_damaged_is_refused() {
         let wrong = Baseline::new(file(1), "other").err().expect("refused");
         assert_eq!(wrong, "the schema file is of database `orders`, not of `other`");
         let damaged = file(2).iter().copied().filter(|byte| *byte != b'x').chain(*b"\n{").collect::<Bytes>();
         let mut baseline = Baseline::new(damaged, "orders").expect("a header");
-        assert!(baseline.next(9).expect_err("damaged").message.contains("line 4 of the schema file"));
+        assert!(baseline.next(9, usize::MAX).await.expect_err("damaged").message.contains("line 4 of the schema file"));
     }
 }

@@ -7,9 +7,15 @@ use drill::verdict::exit_code;
 use serde_json::{Value, json};
 
 use super::follow;
+use crate::cli::style::clean_json;
 use crate::executor::{Observer, Update};
 
-/// One JSON object a line. `type` is `event`, `progress`, `check`, `log`, `alert` or, once and last, `result`.
+/// One JSON object a line, whose names are stable. `type` is
+///
+/// - `event`: what the ledger holds, as it holds it: `sequence`, `at`, `event: { event, data }`;
+/// - `progress` (`phase`, `done`, `total`, `unit`) and `check` (`check`, `database`, `done`, `total`, `unit`): how far it is;
+/// - `log` (`check`, `message`), `alert`, `key-made` (`publicKey`);
+/// - once and last, `result`: `verdict`, `reason`, `message`, `advice`, `leftovers`, `exitCode`, times and evidence.
 pub struct Json {
     state: Mutex<Option<State>>,
     quiet: bool,
@@ -92,7 +98,7 @@ impl Json {
 
 fn print(line: &Value) {
     // Nobody reads on: the run itself goes on, and its evidence says what it saw.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", clean_json(&line.to_string()));
 }
 
 fn tagged(kind: &str, mut value: Value) -> Value {

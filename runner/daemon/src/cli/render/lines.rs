@@ -1,4 +1,5 @@
 //! The words of a run, without colour and without a terminal.
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,69 +9,129 @@ use drill::ledger::{CheckEnded, PhaseOutcome, State, Summary};
 use drill::phase::Phase;
 use drill::stop::Stop;
 use drill::unit;
-use drill::verdict::{Leftovers, Reason, Verdict};
+use drill::verdict::{Leftovers, Verdict};
 
+use crate::cli::next;
 use crate::cli::style::{Mark, clean};
 
-/// Failures of one check that are shown; the evidence has them all.
+/// Failures, warnings or databases of one check that are shown; the evidence has them all.
 const SHOWN: usize = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) mark: Mark,
+    /// What stands before the text, in columns of its own: a name and a time.
+    pub(super) lead: String,
     pub(super) text: String,
 }
 
 impl Line {
-    fn new(mark: Mark, text: impl Into<String>) -> Self {
-        Self { mark, text: clean(&text.into()) }
+    fn new(mark: Mark, text: impl AsRef<str>) -> Self {
+        Self::after("", mark, text)
+    }
+
+    fn after(lead: &str, mark: Mark, text: impl AsRef<str>) -> Self {
+        Self { mark, lead: clean(lead), text: clean(text.as_ref()) }
+    }
+
+    /// Name, time and words in columns.
+    fn row(mark: Mark, name: &str, time: Duration, text: impl AsRef<str>) -> Self {
+        Self::after(&format!("{name:<10} {:>7}   ", unit::duration(time)), mark, text)
+    }
+
+    /// More words in the same column.
+    fn continued(mark: Mark, text: impl AsRef<str>) -> Self {
+        Self::after(&format!("{:<10} {:>7}   ", "", ""), mark, text)
     }
 }
 
 pub(super) fn head(state: &State) -> Vec<Line> {
     let started = &state.started;
     let text = format!("{}   fidelity {}", started.run, started.fidelity.as_str());
-    vec![Line::new(Mark::None, String::new()), Line::new(Mark::None, text), Line::new(Mark::None, String::new())]
+    vec![Line::new(Mark::None, ""), Line::new(Mark::None, text), Line::new(Mark::None, "")]
 }
 
 pub(super) fn phase_ended(phase: Phase, duration: Duration, outcome: &PhaseOutcome) -> Option<Line> {
     match outcome {
         // Each check has a line of its own.
         PhaseOutcome::Done { .. } if phase == Phase::Validate => None,
-        PhaseOutcome::Done { note } => Some(Line::new(Mark::Good, row(phase.as_str(), duration, note))),
+        PhaseOutcome::Done { note } => Some(Line::row(Mark::Good, phase.as_str(), duration, note)),
         PhaseOutcome::Stopped(stop) => {
-            Some(Line::new(Mark::from(stop.reason.verdict()), row(phase.as_str(), duration, &stop.message)))
+            Some(Line::row(Mark::from(stop.reason.verdict()), phase.as_str(), duration, &stop.message))
         }
     }
 }
 
-pub(super) fn check_ended(check: &CheckEnded, state: &State) -> Vec<Line> {
+/// One line a check, whatever the number of databases; nothing until it has ended on each of them.
+pub(super) fn check_ended(check: &str, state: &State) -> Vec<Line> {
+    let databases = state.artifact.as_ref().map_or(1, |artifact| artifact.databases.len());
+    if ends(check, state).count() < databases { Vec::new() } else { check_lines(check, state) }
+}
+
+/// The checks that had not ended on every database when the agent did.
+pub(super) fn checks_cut_off(state: &State) -> Vec<Line> {
+    let databases = state.artifact.as_ref().map_or(1, |artifact| artifact.databases.len());
+    let names: BTreeSet<&str> = state.checks.iter().map(|ended| ended.check.as_str()).collect();
+    let cut_off = names.into_iter().filter(|check| ends(check, state).count() < databases);
+    cut_off.flat_map(|check| check_lines(check, state)).collect()
+}
+
+fn ends<'a>(check: &str, state: &'a State) -> impl Iterator<Item = &'a CheckEnded> {
+    state.checks.iter().filter(move |ended| ended.check == check)
+}
+
+/// What is wrong first, then what could not be told; only where there is neither, what was seen.
+fn check_lines(check: &str, state: &State) -> Vec<Line> {
     let several = state.artifact.as_ref().is_some_and(|artifact| artifact.databases.len() > 1);
-    let name = if several { format!("{} {}", check.check, check.database) } else { check.check.clone() };
-    let failures: Vec<&Finding> = findings(check, state, Severity::Failure);
-    let time = check.usage.wall_time;
-    let (first_mark, first_text) = match (&check.outcome, failures.first()) {
-        (_, Some(first)) => (Mark::Bad, format!("{}: {}", first.subject, first.message)),
-        (CheckOutcome::Completed { summary }, None) => {
-            (Mark::Good, summary.clone().unwrap_or_else(|| "nothing amiss".to_owned()))
+    let on = |database: &str, text: &str| if several { format!("{database}: {text}") } else { text.to_owned() };
+    let (mut wrong, mut unsure, mut good) = (Vec::new(), Vec::new(), Vec::new());
+    for ended in ends(check, state) {
+        let failures = findings(ended, state, Severity::Failure);
+        let words = failures.iter().map(|finding| format!("{}: {}", finding.subject, finding.message));
+        wrong.extend(words.map(|words| on(&ended.database, &words)));
+        match outcome(&ended.outcome) {
+            (Mark::Good, words) if failures.is_empty() => good.push(on(&ended.database, &words)),
+            (Mark::Good, _) => {}
+            (_, words) => unsure.push(on(&ended.database, &words)),
         }
-        (CheckOutcome::Inconclusive { why } | CheckOutcome::Trapped { why } | CheckOutcome::Refused { why }, None) => {
-            (Mark::Unsure, why.clone())
-        }
-        (CheckOutcome::LimitReached { limit, used, allowed, .. }, None) => {
-            (Mark::Unsure, format!("stopped at its limit of {limit}: {used} of {allowed}"))
-        }
-        (CheckOutcome::Cancelled, None) => (Mark::Unsure, "cancelled".to_owned()),
-    };
-    let mut lines = vec![Line::new(first_mark, row(&name, time, &first_text))];
-    for failure in failures.iter().skip(1).take(SHOWN - 1) {
-        lines.push(Line::new(Mark::Bad, continued(&format!("{}: {}", failure.subject, failure.message))));
     }
-    if failures.len() > SHOWN {
-        let more = unit::plural(u64::try_from(failures.len() - SHOWN).unwrap_or(u64::MAX), "failure");
-        lines.push(Line::new(Mark::Bad, continued(&format!("and {more} more, all in the evidence"))));
+    let time = ends(check, state).map(|ended| ended.usage.wall_time).sum();
+    if wrong.is_empty() && unsure.is_empty() {
+        return vec![Line::row(Mark::Good, check, time, some(&good, "database").join("; "))];
+    }
+    let wrong = some(&wrong, "failure").into_iter().map(|words| (Mark::Bad, words));
+    let unsure = some(&unsure, "database").into_iter().map(|words| (Mark::Unsure, words));
+    let mut lines = Vec::new();
+    for (mark, words) in wrong.chain(unsure) {
+        let first = lines.is_empty();
+        lines.push(if first { Line::row(mark, check, time, words) } else { Line::continued(mark, words) });
     }
     lines
+}
+
+fn outcome(outcome: &CheckOutcome) -> (Mark, String) {
+    match outcome {
+        CheckOutcome::Completed { summary } => {
+            (Mark::Good, summary.clone().unwrap_or_else(|| "nothing amiss".to_owned()))
+        }
+        CheckOutcome::Inconclusive { why } | CheckOutcome::Trapped { why } | CheckOutcome::Refused { why } => {
+            (Mark::Unsure, why.clone())
+        }
+        CheckOutcome::LimitReached { limit, used, allowed, .. } => {
+            (Mark::Unsure, format!("stopped at its limit of {limit}: {used} of {allowed}"))
+        }
+        CheckOutcome::Cancelled => (Mark::Unsure, "cancelled".to_owned()),
+    }
+}
+
+/// As many as are shown, and how many more there are.
+fn some(all: &[String], noun: &str) -> Vec<String> {
+    let mut shown: Vec<String> = all.iter().take(SHOWN).cloned().collect();
+    if all.len() > SHOWN {
+        let more = unit::plural(u64::try_from(all.len() - SHOWN).unwrap_or(u64::MAX), noun);
+        shown.push(format!("and {more} more, all in the evidence"));
+    }
+    shown
 }
 
 fn findings<'a>(check: &CheckEnded, state: &'a State, severity: Severity) -> Vec<&'a Finding> {
@@ -83,14 +144,9 @@ fn findings<'a>(check: &CheckEnded, state: &'a State, severity: Severity) -> Vec
 }
 
 pub(super) fn warnings(warnings: &[Finding]) -> Vec<Line> {
-    let shown = warnings.iter().take(SHOWN);
-    let text = |finding: &Finding| continued(&format!("{}: {}", finding.subject, finding.message));
-    let mut lines: Vec<Line> = shown.map(|finding| Line::new(Mark::Warning, text(finding))).collect();
-    if warnings.len() > SHOWN {
-        let more = unit::plural(u64::try_from(warnings.len() - SHOWN).unwrap_or(u64::MAX), "warning");
-        lines.push(Line::new(Mark::Warning, continued(&format!("and {more} more, all in the evidence"))));
-    }
-    lines
+    let words = |finding: &Finding| format!("{}: {}", finding.subject, finding.message);
+    let all: Vec<String> = warnings.iter().map(words).collect();
+    some(&all, "warning").iter().map(|words| Line::continued(Mark::Warning, words)).collect()
 }
 
 pub(super) fn not_written(stop: &Stop) -> Line {
@@ -103,13 +159,14 @@ pub(super) fn key_made(directory: &Path) -> Line {
 }
 
 pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, evidence: Option<&str>) -> Vec<Line> {
-    let mut lines =
-        vec![Line::new(Mark::None, String::new()), Line::new(Mark::from(summary.verdict), verdict(state, summary))];
-    if summary.verdict != Verdict::Passed {
-        if !is_said_already(state, summary) {
-            lines.push(Line::new(Mark::None, summary.message.clone()));
-        }
-        lines.push(Line::new(Mark::None, format!("what to do: {}", advice(state, summary))));
+    let mut lines = vec![Line::new(Mark::None, ""), Line::new(Mark::from(summary.verdict), verdict(state, summary))];
+    if summary.verdict != Verdict::Passed && !is_said_already(state, summary) {
+        lines.push(Line::new(Mark::None, &summary.message));
+    }
+    let mut lead = "what to do: ";
+    for step in next::steps(state, summary) {
+        lines.push(Line::after(lead, Mark::None, step));
+        lead = "            ";
     }
     if leftovers == Leftovers::Some {
         lines.push(Line::new(Mark::Warning, "something is left over: `muster reap` removes it"));
@@ -126,32 +183,6 @@ fn is_said_already(state: &State, summary: &Summary) -> bool {
         Some((_, PhaseOutcome::Stopped(stop))) => stop.message == summary.message,
         Some((_, PhaseOutcome::Done { .. })) | None => false,
     })
-}
-
-/// What an operator does next, where whoever stopped the run did not say it.
-fn advice(state: &State, summary: &Summary) -> String {
-    let run = &state.started.run;
-    if let Some(advice) = &summary.advice {
-        return advice.clone();
-    }
-    match summary.reason {
-        Reason::ArtifactRefused => match &state.artifact {
-            Some(artifact) => format!(
-                "do not restore from {}; take another copy, and find out what changed this one. It stays refused until \
-                 `muster quarantine release {run}`",
-                artifact.location
-            ),
-            None => "do not restore from it; make a new backup, or name the key of whoever signed this one".to_owned(),
-        },
-        Reason::CheckFailed | Reason::RestoreFailed => {
-            format!("make a new backup and drill it before you need one; `muster report {run}` has every finding")
-        }
-        Reason::ObjectiveExceeded | Reason::DeadlineAfterObjective => {
-            format!("`muster report {run}` says where the time went")
-        }
-        Reason::Interrupted => format!("run it again: muster run {}", state.started.drill_file),
-        _ => format!("the backup was not judged; `muster report {run}` has the details"),
-    }
 }
 
 fn verdict(state: &State, summary: &Summary) -> String {
@@ -175,13 +206,4 @@ fn verdict(state: &State, summary: &Summary) -> String {
         words.push("fidelity fast: times prove nothing".to_owned());
     }
     words.join("   ")
-}
-
-/// Name, time and words in columns.
-pub(super) fn row(name: &str, time: Duration, text: &str) -> String {
-    format!("{name:<10} {:>7}   {text}", unit::duration(time))
-}
-
-fn continued(text: &str) -> String {
-    format!("{:<10} {:>7}   {text}", "", "")
 }

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use drill::ledger::{Event, Stamped, State};
 use drill::phase::Phase;
 use drill::unit;
 use drill::verdict::{Leftovers, Verdict};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::follow;
 use super::lines::{self, Line};
-use crate::cli::style::{Mark, Style};
+use crate::cli::style::{Mark, Style, clean};
 use crate::executor::{Ended, Observer, Update};
 
 /// Live phases on a terminal; the same lines, one by one, on anything else.
@@ -32,9 +32,8 @@ struct Inner {
 impl Text {
     /// `quiet`: nothing is shown unless the run does not pass.
     pub fn new(quiet: bool) -> Self {
-        let live = !quiet && std::io::stdout().is_terminal();
-        let screen =
-            Screen { live: live.then(Live::default), style: Style::of_stdout(), out: Box::new(std::io::stdout()) };
+        let live = if quiet { None } else { Live::on_stdout() };
+        let screen = Screen { live, style: Style::of_stdout(), out: Box::new(std::io::stdout()) };
         Self::on(screen, quiet)
     }
 
@@ -82,6 +81,10 @@ impl Inner {
             Event::PhaseStarted { phase } if *phase != Phase::Validate => self.screen.begin(phase.as_str()),
             Event::PhaseEnded { phase, duration, outcome } => {
                 self.screen.finish(phase.as_str());
+                if *phase == Phase::Validate {
+                    let cut_off = lines::checks_cut_off(state);
+                    self.say(cut_off);
+                }
                 self.say(lines::phase_ended(*phase, *duration, outcome));
                 self.say_warnings(phase.as_str());
             }
@@ -89,10 +92,12 @@ impl Inner {
                 self.warnings.entry(finding.source.clone()).or_default().push(finding.clone());
             }
             Event::CheckEnded(check) => {
-                let lines = lines::check_ended(check, state);
-                self.screen.finish(&check.check);
-                self.say(lines);
-                self.say_warnings(&check.check);
+                let lines = lines::check_ended(&check.check, state);
+                if !lines.is_empty() {
+                    self.screen.finish(&check.check);
+                    self.say(lines);
+                    self.say_warnings(&check.check);
+                }
             }
             Event::Ended { leftovers } => {
                 let Some(summary) = &state.summary else { return };
@@ -149,10 +154,18 @@ struct Screen {
     out: Box<dyn Write + Send>,
 }
 
-#[derive(Default)]
 struct Live {
     bars: MultiProgress,
     running: BTreeMap<String, ProgressBar>,
+}
+
+impl Live {
+    /// None where nothing can be drawn, which is on whatever is no terminal, and on one that cannot move its cursor: what is
+    /// said over hidden bars would be lost.
+    fn on_stdout() -> Option<Self> {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        (!bars.is_hidden()).then(|| Self { bars, running: BTreeMap::new() })
+    }
 }
 
 impl Screen {
@@ -163,16 +176,17 @@ impl Screen {
         }
         let bar = live.bars.add(ProgressBar::new_spinner());
         bar.set_style(style("  {spinner} {prefix:<10} {elapsed:>7}   {wide_msg}"));
-        bar.set_prefix(name.to_owned());
+        bar.set_prefix(clean(name));
         bar.enable_steady_tick(Duration::from_millis(120));
         live.running.insert(name.to_owned(), bar);
     }
 
     fn progress(&mut self, name: &str, text: &str, share: Option<usize>) {
         let Some(bar) = self.live.as_ref().and_then(|live| live.running.get(name)) else { return };
-        match share {
+        let text = clean(text);
+        match share.filter(|_| !self.style.is_narrow()) {
             Some(done) => bar.set_message(format!("{}{}  {text}", "█".repeat(done), "░".repeat(WIDTH - done))),
-            None => bar.set_message(text.to_owned()),
+            None => bar.set_message(text),
         }
     }
 
@@ -198,13 +212,14 @@ impl Screen {
     }
 
     fn dress(&self, line: &Line) -> String {
-        if line.text.is_empty() {
+        if line.text.is_empty() && line.lead.is_empty() {
             return String::new();
         }
-        match line.mark {
-            Mark::None => format!("  {}", line.text),
-            mark => format!("  {} {}", self.style.sign(mark), line.text),
-        }
+        let lead = match line.mark {
+            Mark::None => format!("  {}", line.lead),
+            mark => format!("  {} {}", self.style.sign(mark), line.lead),
+        };
+        self.style.hang(&lead, &line.text)
     }
 }
 
@@ -214,7 +229,7 @@ fn style(template: &str) -> ProgressStyle {
 
 fn share(done: u64, total: Option<u64>) -> Option<usize> {
     let total = total.filter(|total| *total > 0)?;
-    usize::try_from(done.min(total).saturating_mul(20) / total).ok()
+    usize::try_from(done.min(total).saturating_mul(WIDTH as u64) / total).ok()
 }
 
 fn work(done: u64, total: Option<u64>, what: &str) -> String {
@@ -256,8 +271,12 @@ mod tests {
     }
 
     fn shown(events: Vec<Event>, quiet: bool) -> String {
+        shown_with(Style::plain(), events, quiet)
+    }
+
+    fn shown_with(style: Style, events: Vec<Event>, quiet: bool) -> String {
         let page = Page::default();
-        let screen = Screen { live: None, style: Style::plain(), out: Box::new(page.clone()) };
+        let screen = Screen { live: None, style, out: Box::new(page.clone()) };
         let view = Text::on(screen, quiet);
         let started = sample::started("orders", Path::new("evidence"));
         for stamped in sample::stamp(&started, events) {
@@ -323,6 +342,88 @@ mod tests {
                   evidence /var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json
             "#]],
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_breaks_between_words() {
+        for columns in [40, 60] {
+            let shown = shown_with(Style::of_columns(columns), sample::failed(), false);
+            for line in shown.lines() {
+                let whole_words = line.split_whitespace().count();
+                assert!(whole_words <= 1 || textwrap::core::display_width(line) <= columns, "{columns}: {line}");
+            }
+            assert!(shown.contains("/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json"), "{shown}");
+        }
+        expect![[r#"
+            $ muster run orders.yaml
+              orders-20261122t021500z-j8y2
+              fidelity production
+
+              ✓ preflight    0.1 s   PostgreSQL
+                15.18, 3 extensions, 2 roles
+              ✓ verify       0.9 s   1.2 GiB, signed
+                by backup.pub
+              ✓ sandbox      0.4 s   sandbox up
+              ✓ probe        0.1 s   isolated: 1
+                probe closed, 1 control open
+              ✓ restore     20.1 s   1,204 entries,
+                1 database
+              ! audit.remote: blocked by isolation:
+                foreign table
+              ✓ lease        0.2 s   read-only role
+                for 15 m
+              ✗ rows         0.6 s   public.orders:
+                12 rows, and 13 in the backup's
+                baseline
+              ? teardown     0.3 s   directory
+                runs/orders is busy
+
+              ✗ FAILED
+                recovery time 21.4 s of 30 m
+                recovery point 6 h 12 m of 1 d
+                boundaries cost 0.9 s (4 %)
+              check rows failed: public.orders has
+              12 rows and should have 13
+              what to do: compare the backup with
+                          its source before you rely
+                          on it
+              ! something is left over: `muster
+                reap` removes it
+              evidence
+              /var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json
+        "#]]
+        .assert_eq(&format!("$ muster run orders.yaml{}", shown_with(Style::of_columns(40), sample::failed(), false)));
+    }
+
+    #[test]
+    fn a_check_has_one_line_for_all_databases_and_one_for_each_failure() {
+        let row = |events| {
+            let shown = shown(events, false);
+            let lines = shown.lines().skip_while(|line| !line.contains(" lease ")).skip(1);
+            lines
+                .take_while(|line| !line.contains("teardown"))
+                .fold("$ muster run".to_owned(), |all, line| all + "\n" + line)
+        };
+        expect![[r#"
+            $ muster run
+              ✓ rows         1.2 s   orders: 38 tables, 12,402,118 rows; stock: 38 tables, 12,402,118 rows"#]]
+        .assert_eq(&row(sample::of_databases(&["orders", "stock"], false)));
+        expect![[r#"
+            $ muster run
+              ✓ rows         4.8 s   a: 38 tables, 12,402,118 rows; b: 38 tables, 12,402,118 rows; c: 38 tables, 12,402,118 rows; d: 38 tables, 12,402,118 rows; e: 38 tables, 12,402,118 rows; and 3 databases more, all in the evidence"#]].assert_eq(&row(sample::of_databases(&["a", "b", "c", "d", "e", "f", "g", "h"], false)));
+        expect![[r#"
+            $ muster run
+              ✗ rows         1.2 s   stock: public.orders: 12 rows, and 13 in the backup's baseline
+              ? content      0.0 s   orders: unreachable"#]]
+        .assert_eq(&row(sample::of_databases(&["orders", "stock"], true)));
+    }
+
+    #[test]
+    fn nothing_hostile_reaches_the_terminal() {
+        let shown = shown(sample::hostile(), false);
+        assert!(shown.contains("\\u{1b}[2J"), "{shown}");
+        let raw = shown.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(raw, None, "{shown}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use drill::stop::Stop;
 use serde::Serialize;
 
 use super::Report;
+use crate::cli::style::clean_json;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,5 +73,6 @@ pub(super) fn json(report: &Report) -> Result<String, Stop> {
         evidence: evidence.map(|(path, digest, sequence)| Evidence { path, digest: *digest, sequence: *sequence }),
     };
     let text = serde_json::to_string_pretty(&json);
-    text.map(|text| text + "\n").map_err(|error| Stop::internal(format!("the report cannot be written: {error}")))
+    text.map(|text| clean_json(&text) + "\n")
+        .map_err(|error| Stop::internal(format!("the report cannot be written: {error}")))
 }

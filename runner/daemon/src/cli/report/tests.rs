@@ -405,3 +405,97 @@ async fn a_drill_stands_for_its_newest_run() {
         assert!(find(&store, given).await.unwrap_err().advice.is_some(), "{given}");
     }
 }
+
+fn page(events: Vec<Event>) -> String {
+    html::html(&report(events)).unwrap()
+}
+
+#[test]
+fn the_page_is_one_file_that_asks_for_nothing() {
+    for events in [sample::passed(), sample::failed(), sample::hostile(), Vec::new()] {
+        let page = page(events);
+        assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline'"), "{page}");
+        for forbidden in ["<script", "<link", "<img", "<iframe", "src=", "href=", "url(", "@import", "http:", "https:"]
+        {
+            assert!(!page.contains(forbidden), "{forbidden} is in\n{page}");
+        }
+    }
+}
+
+#[test]
+fn the_page_says_all_that_the_text_says() {
+    let page = page(sample::failed()).replace("&#39;", "'");
+    for words in [
+        "✗</span> FAILED",
+        "something is left over, see teardown",
+        "failure: public.orders</b>: 12 rows, and 13 in the backup's baseline",
+        "expected 13, found 12",
+        "recovery time 21.4 s of 30 m",
+        "compare the backup with its source before you rely on it",
+        "/backups/orders/20261121T200300Z",
+        "signed by backup.pub",
+        "closed: sandbox: TCP to the runner's listener",
+        "could not create a table in orders (SQLSTATE 42501)",
+        "storage: still there: directory runs/orders is busy",
+        "lease: login refused with 28000",
+        "memory 4.0 GiB, by cgroup v1, for the whole sandbox",
+        "rows is builtin:row-count, granted sql, baseline",
+        "muster-agent from 127.0.0.1 to orders",
+        "muster evidence verify /var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json --trust",
+        &drill::id::Sha256Digest::of(b"evidence").hex(),
+        &drill::id::Sha256Digest::of(b"plugin").to_string(),
+    ] {
+        assert!(page.contains(words), "{words:?} is not in\n{page}");
+    }
+    let (failure, warning) = (page.find("failure: public.orders"), page.find("warning: audit.remote"));
+    assert!(failure < warning, "failures come first");
+}
+
+#[test]
+fn hostile_text_is_shown_and_does_nothing() {
+    let (page, text) = (page(sample::hostile()), text::text(&report(sample::hostile()), Style::plain()));
+    assert!(text.contains("<script>") && page.contains("&#60;script&#62;"), "it is not hidden either\n{page}");
+    let json = json::json(&report(sample::hostile())).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(parsed["result"]["message"], sample::HOSTILE);
+    for (shown, csi) in [(&page, "\\u{9b}31m"), (&text, "\\u{9b}31m"), (&json, "\\u009b31m")] {
+        assert!(shown.contains(csi), "{shown}");
+        let raw = shown.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(raw, None, "{shown}");
+    }
+    // As many elements as with harmless text: nothing of it became one.
+    let tags = |page: &str| page.matches('<').count();
+    let harmless: Vec<Event> = sample::hostile();
+    let harmless = serde_json::to_string(&harmless).unwrap();
+    let hostile = serde_json::to_string(sample::HOSTILE).unwrap();
+    let harmless = harmless.replace(hostile.trim_matches('"'), "harmless");
+    assert_eq!(tags(&page), tags(&self::page(serde_json::from_str(&harmless).unwrap())));
+}
+
+#[test]
+fn every_form_says_what_to_do_whatever_the_reason() {
+    for reason in drill::verdict::Reason::ALL {
+        let mut events = sample::passed();
+        for event in &mut events {
+            if let Event::Concluded(summary) = event {
+                *summary = sample::summary(reason, "what happened");
+            }
+        }
+        let passed = reason == drill::verdict::Reason::Proven;
+        let report = report(events);
+        for shown in [text::text(&report, Style::plain()), html::html(&report).unwrap()] {
+            assert_eq!(shown.contains("What to do next"), !passed, "{reason:?}");
+        }
+    }
+}
+
+#[test]
+fn a_narrow_terminal_breaks_between_words() {
+    for columns in [40, 60] {
+        let shown = text::text(&report(sample::failed()), Style::of_columns(columns));
+        for line in shown.lines() {
+            let long_word = line.split_whitespace().any(|word| word.len() > columns / 2);
+            assert!(long_word || textwrap::core::display_width(line) <= columns, "{columns}: {line}");
+        }
+    }
+}

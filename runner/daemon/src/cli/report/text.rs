@@ -1,15 +1,13 @@
 //! The report for people: the result first, what to do next last.
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use drill::evidence::{CheckOutcome, Facts, PhaseOutcome, Problem, ResourceOutcome};
+use drill::evidence::{Facts, Problem};
 use drill::finding::Severity;
-use drill::proof::Expected;
 use drill::spec::Fidelity;
 use drill::unit;
 use drill::verdict::Leftovers;
 
-use super::Report;
+use super::{Report, words};
 use crate::cli::style::{Mark, Style, clean, time};
 
 pub(super) fn text(report: &Report, style: Style) -> String {
@@ -24,7 +22,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     connections(&mut page, &facts);
     teardown(&mut page, &facts);
     evidence(&mut page, report);
-    next(&mut page, report, &facts);
+    next(&mut page, report);
     page.text
 }
 
@@ -35,20 +33,31 @@ struct Page {
 
 impl Page {
     fn section(&mut self, title: &str) {
-        let _ = writeln!(self.text, "\n{}", self.style.heading(title));
+        let _ = writeln!(self.text, "\n{}", self.style.hang("", &self.style.heading(title)));
     }
 
     /// `text` may hold what is hostile.
     fn line(&mut self, mark: Mark, text: &str) {
-        let _ = writeln!(self.text, "  {} {}", self.style.sign(mark), clean(text));
+        let lead = format!("  {} ", self.style.sign(mark));
+        self.hang(&lead, text);
+    }
+
+    /// A line with a column of its own before the text.
+    fn row(&mut self, mark: Mark, lead: &str, text: &str) {
+        let lead = format!("  {} {lead}", self.style.sign(mark));
+        self.hang(&lead, text);
     }
 
     fn more(&mut self, text: &str) {
-        let _ = writeln!(self.text, "      {}", clean(text));
+        self.hang("      ", text);
     }
 
     fn field(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.text, "  {name:<15} {}", clean(value));
+        self.hang(&format!("  {name:<15} "), value);
+    }
+
+    fn hang(&mut self, lead: &str, text: &str) {
+        let _ = writeln!(self.text, "{}", self.style.hang(lead, &clean(text)));
     }
 
     fn problem(&mut self, problem: &Problem) {
@@ -62,13 +71,14 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
     let state = &report.state;
     let started = &state.started;
     let run = page.style.heading(started.run.as_str());
-    let _ = writeln!(page.text, "{run}   drill {}, fidelity {}\n", started.drill, started.fidelity.as_str());
+    let words = format!("drill {}, fidelity {}", started.drill, started.fidelity.as_str());
+    let _ = writeln!(page.text, "{}\n", page.style.hang("", &format!("{run}   {words}")));
     match &state.summary {
         Some(summary) => {
             let mark = Mark::from(summary.verdict);
             let verdict = page.style.paint(mark, &summary.verdict.as_str().to_uppercase());
-            let sign = page.style.sign(mark);
-            let _ = writeln!(page.text, "  {sign} {verdict}: {}", clean(&summary.message));
+            let lead = format!("  {} {verdict}: ", page.style.sign(mark));
+            page.hang(&lead, &summary.message);
         }
         None => page.line(Mark::Unsure, "NO RESULT: the run has not come to its end"),
     }
@@ -93,21 +103,13 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
 }
 
 fn recovery(page: &mut Page, facts: &Facts) {
-    let recovery = &facts.recovery;
-    let duration = |milliseconds: u64| unit::duration(Duration::from_millis(milliseconds));
-    let measured = |actual: Option<u64>, objective: Option<u64>| {
-        let actual = actual.map_or_else(|| "not measured".to_owned(), duration);
-        match objective {
-            Some(objective) => format!("{actual} of {}", duration(objective)),
-            None => format!("{actual}, no objective"),
-        }
-    };
-    page.field("recovery time", &measured(recovery.time_actual_milliseconds, recovery.time_objective_milliseconds));
-    page.field("recovery point", &measured(recovery.point_actual_milliseconds, recovery.point_objective_milliseconds));
-    if let Some(overhead) = recovery.boundary_overhead_milliseconds {
-        page.field("boundaries cost", &duration(overhead));
+    for objective in words::objectives(&facts.recovery) {
+        page.field(objective.name, &objective.text);
     }
-    if recovery.fidelity == Fidelity::Fast {
+    if let Some(overhead) = facts.recovery.boundary_overhead_milliseconds {
+        page.field("boundaries cost", &words::milliseconds(overhead));
+    }
+    if facts.recovery.fidelity == Fidelity::Fast {
         page.line(Mark::Warning, "fidelity fast: these times say nothing of production");
     }
 }
@@ -115,14 +117,8 @@ fn recovery(page: &mut Page, facts: &Facts) {
 fn phases(page: &mut Page, facts: &Facts) {
     page.section("Phases");
     for phase in &facts.phases {
-        let (mark, note) = match (phase.outcome, &phase.problem) {
-            (PhaseOutcome::Stopped, Some(problem)) => (Mark::from(problem.reason.verdict()), problem.message.as_str()),
-            (PhaseOutcome::Done, _) => (Mark::Good, phase.note.as_deref().unwrap_or_default()),
-            (PhaseOutcome::Stopped, None) => (Mark::Unsure, "stopped"),
-            (PhaseOutcome::CutOff, _) => (Mark::Unsure, "did not end"),
-        };
-        let took = phase.milliseconds.map_or_else(|| "-".to_owned(), |ms| unit::duration(Duration::from_millis(ms)));
-        page.line(mark, &format!("{:<10} {took:>9}   {note}", phase.phase.as_str()));
+        let (mark, note) = words::phase(phase);
+        page.row(mark, &format!("{:<10} {:>9}   ", phase.phase.as_str(), words::took(phase)), note);
         phase.problem.iter().for_each(|problem| page.problem(problem));
     }
 }
@@ -133,36 +129,15 @@ fn checks(page: &mut Page, facts: &Facts) {
     }
     page.section("Checks");
     for check in &facts.checks {
-        let failed = facts.findings.iter().any(|finding| {
-            finding.severity == Severity::Failure
-                && finding.source == check.check
-                && finding.database.as_deref() == Some(check.database.as_str())
-        });
-        let (mark, outcome) = match check.outcome {
-            CheckOutcome::Completed if failed => (Mark::Bad, "failed"),
-            CheckOutcome::Completed => (Mark::Good, "passed"),
-            CheckOutcome::Inconclusive => (Mark::Unsure, "inconclusive"),
-            CheckOutcome::LimitReached => (Mark::Unsure, "stopped at a limit"),
-            CheckOutcome::Trapped => (Mark::Unsure, "trapped"),
-            CheckOutcome::Refused => (Mark::Unsure, "refused"),
-            CheckOutcome::Cancelled => (Mark::Unsure, "cancelled"),
-        };
-        let message = check.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        page.line(mark, &format!("{} on {} {outcome}{message}", check.check, check.database));
-        if let Some(limit) = &check.limit {
-            page.more(&format!("{}: used {} of {}; {}", limit.name, limit.used, limit.allowed, limit.advice));
+        let (mark, text) = words::check(check, facts);
+        page.line(mark, &text);
+        if let Some(limit) = words::check_limit(check) {
+            page.more(&limit);
         }
-        let usage = &check.usage;
-        page.more(&format!(
-            "took {}, {} of CPU, {} of memory",
-            unit::duration(Duration::from_millis(usage.wall_milliseconds)),
-            unit::duration(Duration::from_millis(usage.cpu_milliseconds)),
-            unit::size(usage.memory_bytes)
-        ));
+        page.more(&words::usage(&check.usage));
     }
     for plugin in &facts.plugins {
-        let grants = if plugin.grants.is_empty() { "nothing".to_owned() } else { plugin.grants.join(", ") };
-        let digest = plugin.digest.short();
+        let (grants, digest) = (words::grants(plugin), plugin.digest.short());
         page.line(Mark::None, &format!("{} is {}, sha256 {digest}, granted {grants}", plugin.check, plugin.from));
     }
 }
@@ -173,15 +148,13 @@ fn findings(page: &mut Page, facts: &Facts) {
         return;
     }
     page.section("Findings");
-    for (severity, mark) in
-        [(Severity::Failure, Mark::Bad), (Severity::Warning, Mark::Warning), (Severity::Info, Mark::None)]
-    {
+    for severity in [Severity::Failure, Severity::Warning, Severity::Info] {
         for finding in facts.findings.iter().filter(|finding| finding.severity == severity) {
             let database = finding.database.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
-            page.line(mark, &format!("{}{database}: {}: {}", finding.source, finding.subject, finding.message));
+            let text = format!("{}{database}: {}: {}", finding.source, finding.subject, finding.message);
+            page.line(words::severity(severity), &text);
             if !finding.details.is_empty() {
-                let details = finding.details.iter().map(|detail| format!("{} {}", detail.name, detail.value));
-                page.more(&details.collect::<Vec<_>>().join(", "));
+                page.more(&words::details(finding));
             }
         }
     }
@@ -194,35 +167,25 @@ fn isolation(page: &mut Page, facts: &Facts) {
         page.line(Mark::None, &format!("{}, template sha256 {}", template.isolation, template.digest.short()));
     }
     for limit in &isolation.limits {
-        let bytes = matches!(limit.what.as_str(), "memory" | "disk");
-        let value = if bytes { unit::size(limit.value) } else { unit::count(limit.value) };
-        let scope = if limit.total { "for the whole sandbox" } else { "not for the sandbox as a whole" };
-        let mark = if limit.enforced_by == "none" { Mark::Warning } else { Mark::None };
-        page.line(mark, &format!("{} {value}, by {}, {scope}", limit.what, limit.enforced_by));
+        let (mark, text) = words::limit(limit);
+        page.line(mark, &text);
     }
     if isolation.probes.is_empty() {
         page.line(Mark::Unsure, "not probed: no backup byte was loaded");
     }
     for probe in &isolation.probes {
-        let mark = if probe.expected == probe.observed { Mark::Good } else { Mark::Bad };
-        let observed = match probe.observed {
-            Expected::Closed => "closed",
-            Expected::Open => "open",
-        };
-        page.line(mark, &format!("{observed:<6}  {} ({})", probe.name, probe.detail));
+        let (mark, observed) = words::probe(probe);
+        page.row(mark, &format!("{observed:<6}  "), &format!("{} ({})", probe.name, probe.detail));
     }
 }
 
 fn lease(page: &mut Page, facts: &Facts) {
     let Some(lease) = &facts.lease else { return };
     page.section("Lease");
-    let ttl = unit::duration(Duration::from_millis(lease.ttl_milliseconds));
-    page.line(Mark::None, &format!("{}, for {ttl} at a time", lease.role));
+    page.line(Mark::None, &format!("{}, for {} at a time", lease.role, words::milliseconds(lease.ttl_milliseconds)));
     for attempt in &lease.attempts {
-        let mark = if attempt.held { Mark::Good } else { Mark::Bad };
-        let held = if attempt.held { "could not" } else { "could" };
-        let state = attempt.sqlstate.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
-        page.line(mark, &format!("{held} {} in {}{state}", attempt.what, attempt.database));
+        let (mark, text) = words::attempt(attempt);
+        page.line(mark, &text);
     }
 }
 
@@ -242,12 +205,8 @@ fn teardown(page: &mut Page, facts: &Facts) {
     }
     page.section("Teardown");
     for resource in &facts.teardown {
-        let (mark, text) = match (resource.outcome, &resource.problem) {
-            (ResourceOutcome::Released, _) => (Mark::Good, resource.observed.join(", ")),
-            (ResourceOutcome::StillOwed, Some(problem)) => (Mark::Bad, format!("still there: {}", problem.message)),
-            (ResourceOutcome::StillOwed, None) => (Mark::Unsure, "not released yet".to_owned()),
-        };
-        page.line(mark, &format!("{:<8} {text}", resource.resource));
+        let (mark, text) = words::teardown(resource);
+        page.row(mark, &format!("{:<8} ", resource.resource), &text);
         resource.problem.iter().for_each(|problem| page.problem(problem));
     }
 }
@@ -263,20 +222,8 @@ fn evidence(page: &mut Page, report: &Report) {
     }
 }
 
-fn next(page: &mut Page, report: &Report, facts: &Facts) {
-    let state = &report.state;
-    let mut steps = Vec::new();
-    if report.ended.is_none() {
-        let pid = state.started.owner.pid;
-        steps.push(format!("process {pid} ran it; where that is gone, `muster reap` cleans up and concludes the run"));
-    } else if state.leftovers() == Leftovers::Some {
-        steps.push("`muster reap` removes what is left over, and says what stands in its way".to_owned());
-    }
-    steps.extend(state.summary.as_ref().and_then(|summary| summary.advice.clone()));
-    if facts.quarantined.is_some() {
-        let run = &state.started.run;
-        steps.push(format!("later runs refuse this backup until you type `muster quarantine release {run}`"));
-    }
+fn next(page: &mut Page, report: &Report) {
+    let steps = report.next_steps();
     if steps.is_empty() {
         return;
     }

@@ -89,6 +89,8 @@ fn postgresql_conf(major: u32, fidelity: Fidelity, settings: &BTreeMap<String, S
 fn tuned(fidelity: Fidelity) -> Vec<(&'static str, &'static str)> {
     let mut tuned = vec![
         ("max_connections", "60"),
+        // A check reads all tables in one transaction, which locks each of them and each of their indexes: room for 60,000.
+        ("max_locks_per_transaction", "1024"),
         ("maintenance_work_mem", "128MB"),
         ("max_wal_size", "2GB"),
         ("checkpoint_timeout", "15min"),

@@ -4,6 +4,7 @@ pub mod capture;
 pub mod classify;
 mod client;
 pub mod conf;
+pub mod content;
 pub mod dump_header;
 pub mod install;
 mod log;

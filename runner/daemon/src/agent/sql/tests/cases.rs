@@ -1,8 +1,8 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use drill::schema::Taken;
-use plugin_host::backend::{Batch, Blame, Cells, Column, ColumnData, Error, Rows, Sql, Value};
+use bytes::Bytes;
+use plugin_host::backend::{Batch, Blame, Catalog, Cells, Column, ColumnData, Error, Rows, Side, Sql, Value};
 use tokio::time::Instant;
 
 use super::super::check::CheckSql;
@@ -37,25 +37,24 @@ async fn sql_against_a_real_server() {
 
 async fn the_schema_is_read_in_order_and_in_the_snapshot(server: &TestServer, database: &Database) {
     server.admin("orders", "CREATE TABLE later_than_the_snapshot (id int)");
-    let taken = [Taken {
-        kind: "privileges on system objects".to_owned(),
-        identity: "routine pg_read_file(text)".to_owned(),
-        entry: "EXECUTE to PUBLIC".to_owned(),
-    }];
-    let mut objects = database.objects(&taken, Instant::now() + HOUR).await.unwrap();
+    let taken = r#"{"kind":"privileges on system objects","identity":"routine pg_read_file(text)","entry":"EXECUTE to PUBLIC"}"#;
+    let baseline = Bytes::from(format!(r#"{{"schema":1,"database":"orders","taken":[{taken}]}}"#));
+    let schemas = database.schemas(Some(baseline), Instant::now() + HOUR);
+    assert_eq!(schemas.read(Side::Baseline).await.unwrap().next(1, 1).await.unwrap(), []);
+    let mut objects = schemas.read(Side::Restored).await.unwrap();
     let mut read = Vec::new();
     loop {
-        let page = objects.next(7).await.unwrap();
+        let page = objects.next(7, 1 << 20).await.unwrap();
         assert!(page.len() <= 7);
         if page.is_empty() {
             break;
         }
         read.extend(page);
     }
-    assert!(read.is_sorted_by(|a, b| a.key() < b.key()));
+    assert!(read.is_sorted_by(|a, b| (&a.kind, &a.identity) < (&b.kind, &b.identity)));
     let content = |kind: &str, identity: &str| {
-        let object = read.iter().find(|object| object.key() == (kind, identity));
-        object.map(|object| serde_json::from_str::<serde_json::Value>(object.content.get()).unwrap())
+        let object = read.iter().find(|object| object.kind == kind && object.identity == identity);
+        object.map(|object| serde_json::from_str::<serde_json::Value>(&object.content).unwrap())
     };
     assert_eq!(content("relation", "public.later_than_the_snapshot"), None);
     assert_eq!(content("schema", "public"), Some(serde_json::json!({})));
@@ -65,8 +64,18 @@ async fn the_schema_is_read_in_order_and_in_the_snapshot(server: &TestServer, da
     assert_eq!((&sequence["lastValue"], &sequence["called"]), (&serde_json::json!(7), &serde_json::json!(false)));
     let bytes = content("large object", "4711").unwrap();
     assert_eq!((&bytes["size"], bytes["sha256"].as_str().unwrap().len()), (&serde_json::json!(1_000_003), 64));
-    let mut late = database.objects(&[], Instant::now()).await.unwrap();
-    assert!(late.next(1).await.unwrap_err().message.contains("longer than the check has"));
+    let late = database.schemas(None, Instant::now());
+    assert_eq!(late.read(Side::Baseline).await.err().unwrap().blame, Blame::Plugin);
+    assert!(
+        late.read(Side::Restored)
+            .await
+            .unwrap()
+            .next(1, 1)
+            .await
+            .unwrap_err()
+            .message
+            .contains("longer than the check has")
+    );
 }
 
 async fn open(server: &TestServer, name: &str) -> Database {

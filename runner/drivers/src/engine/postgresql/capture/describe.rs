@@ -8,7 +8,7 @@ use drill::manifest::{Extension, Locale};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 
-use super::count::Counts;
+use super::scan::Scanned;
 use super::session::Session;
 use super::snapshot::{Kind, Snapshot};
 
@@ -61,7 +61,7 @@ pub(super) async fn extensions(session: &Session) -> Result<Vec<Extension>, Stop
 }
 
 /// The tables of the baseline, sorted by the bytes of schema and name.
-pub(super) async fn tables(snapshot: &Snapshot, counts: &Counts) -> Result<Vec<Table>, Stop> {
+pub(super) async fn tables(snapshot: &Snapshot, scanned: Scanned) -> Result<Vec<Table>, Stop> {
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
     for [oid, name, type_name, not_null] in snapshot.session.rows::<4>(COLUMNS).await? {
         if let (Some(oid), Some(name), Some(type_name)) = (number(oid), name, type_name) {
@@ -75,8 +75,11 @@ pub(super) async fn tables(snapshot: &Snapshot, counts: &Counts) -> Result<Vec<T
             parents.entry(oid).or_default().push((schema, name));
         }
     }
-    let mut tables: Vec<Table> = std::iter::zip(&snapshot.relations, &counts.rows)
-        .map(|(relation, rows)| Table {
+    let mut tables: Vec<Table> = snapshot
+        .relations
+        .iter()
+        .zip(scanned.rows.into_iter().zip(scanned.digests))
+        .map(|(relation, (rows, digest))| Table {
             schema: relation.schema.clone(),
             name: relation.name.clone(),
             kind: match relation.kind {
@@ -86,9 +89,9 @@ pub(super) async fn tables(snapshot: &Snapshot, counts: &Counts) -> Result<Vec<T
                 Kind::Foreign => TableKind::Foreign,
             },
             parents: parents.remove(&relation.oid).unwrap_or_default(),
-            rows: *rows,
+            rows,
             columns: columns.remove(&relation.oid).unwrap_or_default(),
-            digest: None,
+            digest,
         })
         .collect();
     tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));

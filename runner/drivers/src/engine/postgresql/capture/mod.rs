@@ -1,19 +1,22 @@
 //! Makes a backup directory from a live server. Start at [`capture`]; the order of its steps is the point.
 mod conninfo;
-mod count;
 mod describe;
+mod digests;
 mod directory;
 mod pgpass;
 mod role;
+mod scan;
 mod schema;
 mod session;
+mod sink;
 mod snapshot;
+mod throttle;
 mod tls;
 mod tools;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use drill::baseline::Table;
@@ -23,14 +26,18 @@ use drill::manifest::{
 };
 use drill::port::Progress;
 use drill::stop::{OrStop, Stop};
+use drill::unit;
 use drill::verdict::Reason;
 use tokio_util::sync::CancellationToken;
 
 pub use conninfo::{ConnInfo, Environment};
+pub use digests::Digests;
 pub use role::LEAST_ROLE;
 
 use self::directory::WorkDirectory;
+use self::sink::Sink;
 use self::snapshot::Snapshot;
+use self::throttle::ScanMeter;
 use self::tools::Tools;
 use super::dump_header::DumpHeader;
 use crate::artifact::file::dump_agrees;
@@ -49,8 +56,14 @@ pub struct CaptureRequest {
     pub key: SigningKey,
     /// Where the backup's directory and `latest` go, such as `/backups/orders`.
     pub out: PathBuf,
-    /// Connections that count rows; at least 1.
+    /// Whose rows are digested; the others' are counted.
+    pub digests: Digests,
+    /// Whether eight bytes of each row's digest are kept, so that a drill can say how many rows differ.
+    pub row_digests: bool,
+    /// Connections that read tables beside `pg_dump`; at least 1.
     pub jobs: usize,
+    /// Bytes a second that all of them together read; `pg_dump` is not limited.
+    pub max_rate: Option<u64>,
     /// How long to wait for a table that somebody has locked.
     pub lock_timeout: Duration,
     pub environment: Environment,
@@ -70,7 +83,7 @@ pub struct Captured {
     pub took: Duration,
 }
 
-/// Takes the snapshots, dumps and counts inside them, signs, and publishes in one rename. Whatever stops it, nothing that looks
+/// Takes the snapshots, dumps, counts and digests inside them, signs, and publishes in one rename. Whatever stops it, nothing that looks
 /// like a backup stays behind.
 pub async fn capture(
     request: &CaptureRequest,
@@ -190,18 +203,21 @@ async fn dump_database(
     let dump_name = dump_name(info.database(), place.number);
     let dump_path = place.work.file(&dump_name)?;
     let command = pg_dump(request, place, snapshot, &dump_path, warnings);
-    let counted = AtomicU64::new(0);
+    let meter = Arc::new(ScanMeter::new(request.max_rate));
+    let side = SideFiles::create(request, place)?;
+    let options = scan::Options { digests: &request.digests, jobs: request.jobs.max(1) };
+    let sink = side.sink(place.work)?;
     let work = async {
         // The first trouble ends both.
         tokio::try_join!(async { tools::run(command, "pg_dump").await.map_err(Trouble::Tool) }, async {
-            count::count(snapshot, info, request.jobs.max(1), &counted).await.map_err(Trouble::Stop)
+            scan::scan(snapshot, info, &options, sink, &meter).await.map_err(Trouble::Stop)
         })
     };
     let done = tokio::select! {
         done = work => done,
-        never = show(progress, &dump_path) => match never {},
+        never = show(progress, &dump_path, &meter) => match never {},
     };
-    let (messages, mut counts) = match done {
+    let (messages, mut scanned) = match done {
         Ok(done) => done,
         // pg_dump waits for its locks under a statement timeout.
         Err(Trouble::Tool(message)) if message.contains("LOCK TABLE") && message.contains("timeout") => {
@@ -211,8 +227,8 @@ async fn dump_database(
         Err(Trouble::Stop(stop)) => return Err(stop),
     };
     warnings.extend(messages.lines().map(str::to_owned));
-    warnings.append(&mut counts.warnings);
-    let tables = describe::tables(snapshot, &counts).await?;
+    warnings.append(&mut scanned.warnings);
+    let tables = describe::tables(snapshot, scanned).await?;
     let baseline_name = format!("baseline-{}.jsonl", place.number);
     describe::write_baseline(&place.work.file(&baseline_name)?, info.database(), &tables)?;
     let schema = match schema::write(snapshot, place, warnings).await? {
@@ -225,12 +241,44 @@ async fn dump_database(
         files: vec![directory::entry(place.work.path(), &dump_name).await?],
         baseline: Some(directory::entry(place.work.path(), &baseline_name).await?),
         schema,
-        blocks: None,
-        row_digests: None,
+        blocks: entry_of(place.work, side.blocks.as_deref()).await?,
+        row_digests: entry_of(place.work, side.row_digests.as_deref()).await?,
         locale: describe::locale(&snapshot.session).await?,
         extensions: describe::extensions(&snapshot.session).await?,
     };
     Ok(Ok((part, tables)))
+}
+
+/// What lies beside a baseline: the files that were asked for.
+struct SideFiles {
+    blocks: Option<String>,
+    row_digests: Option<String>,
+}
+
+impl SideFiles {
+    fn create(request: &CaptureRequest, place: &Place<'_>) -> Result<Self, Stop> {
+        let create = |kind: &str, wanted: bool| {
+            let name = format!("{kind}-{}.bin", place.number);
+            if wanted { place.work.file(&name).map(|_| Some(name)) } else { Ok(None) }
+        };
+        let digests = request.digests != Digests::None;
+        Ok(Self {
+            blocks: create("blocks", digests)?,
+            row_digests: create("rowdigests", digests && request.row_digests)?,
+        })
+    }
+
+    fn sink(&self, work: &WorkDirectory) -> Result<Sink, Stop> {
+        let path = |name: &Option<String>| name.as_ref().map(|name| work.path().join(name));
+        Sink::open(path(&self.blocks).as_deref(), path(&self.row_digests).as_deref())
+    }
+}
+
+async fn entry_of(work: &WorkDirectory, name: Option<&str>) -> Result<Option<FileEntry>, Stop> {
+    match name {
+        Some(name) => Ok(Some(directory::entry(work.path(), name).await?)),
+        None => Ok(None),
+    }
 }
 
 enum Trouble {
@@ -258,13 +306,15 @@ fn pg_dump(
     command
 }
 
-/// The dump's size as it grows, for as long as somebody polls this.
-async fn show(progress: &dyn Progress, dump: &Path) -> std::convert::Infallible {
+/// The dump's size as it grows and what the scan has read, for as long as somebody polls this.
+async fn show(progress: &dyn Progress, dump: &Path, meter: &ScanMeter) -> std::convert::Infallible {
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
         tick.tick().await;
         let size = dump.metadata().map_or(0, |metadata| metadata.len());
-        progress.set(size, None, "bytes");
+        let (rows, bytes) = meter.read();
+        let scanned = format!("bytes dumped, {} and {} scanned", unit::plural(rows, "row"), unit::size(bytes));
+        progress.set(size, None, &scanned);
     }
 }
 

@@ -1,22 +1,23 @@
 //! Connections of muster's own to the source.
+use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use drill::stop::{Stop, chain};
 use drill::verdict::Reason;
+use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, CopyOutStream, SimpleQueryMessage};
 
+use super::super::content::PINNED;
 use super::conninfo::ConnInfo;
 use super::{role, tls};
 
-/// In the startup packet, so that they beat what `ALTER ROLE … SET` says. With an empty search path, whatever is not qualified
-/// is found in `pg_catalog` alone. No index may answer for the heap; hidden rows are an error and not fewer rows.
-const PINNED: &str = "-c search_path= -c row_security=off -c TimeZone=UTC -c DateStyle=ISO,YMD -c statement_timeout=0 \
-     -c idle_in_transaction_session_timeout=0 -c client_min_messages=error -c jit=off -c enable_indexscan=off \
-     -c enable_indexonlyscan=off -c enable_bitmapscan=off -c enable_seqscan=on -c max_parallel_workers_per_gather=0 \
-     -c default_transaction_deferrable=off -c standard_conforming_strings=on -c quote_all_identifiers=off";
+/// Beside [`PINNED`].
+const OWN: [(&str, &str); 3] =
+    [("statement_timeout", "0"), ("client_min_messages", "error"), ("default_transaction_deferrable", "off")];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Session {
@@ -99,12 +100,32 @@ impl Session {
         }
     }
 
+    /// The messages of a COPY. None: somebody holds, or waits for, a lock in its way.
+    pub(super) async fn copy(&self, statement: &str) -> Result<Option<Copy>, Stop> {
+        match self.client.copy_out(statement).await {
+            Ok(stream) => Ok(Some(Copy { stream: Box::pin(stream), statement: statement.to_owned() })),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+            Err(error) => Err(failed(&error, statement)),
+        }
+    }
+
     pub(super) async fn cell(&self, query: &str) -> Result<String, Stop> {
         let rows = self.rows::<1>(query).await?;
         rows.into_iter()
             .next()
             .and_then(|[cell]| cell)
             .ok_or_else(|| Stop::internal(format!("the server gave no answer to `{query}`")))
+    }
+}
+
+pub(super) struct Copy {
+    stream: Pin<Box<CopyOutStream>>,
+    statement: String,
+}
+
+impl Copy {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Stop> {
+        self.stream.try_next().await.map_err(|error| failed(&error, &self.statement))
     }
 }
 
@@ -172,7 +193,9 @@ fn config(info: &ConnInfo) -> Result<Config, Stop> {
         config.port(if port.is_empty() { 5432 } else { port.parse().map_err(|_| bad("port"))? });
     }
     let options = info.get("options").unwrap_or_default();
-    config.options(format!("{options} {PINNED}"));
+    // The last one wins. A blank within a value has a backslash.
+    let pinned = PINNED.iter().chain(&OWN).map(|(name, value)| format!(" -c {name}={}", value.replace(' ', "\\ ")));
+    config.options(format!("{options}{}", pinned.collect::<String>()));
     config.channel_binding(match info.get("channel_binding") {
         None | Some("prefer") => ChannelBinding::Prefer,
         Some("disable") => ChannelBinding::Disable,

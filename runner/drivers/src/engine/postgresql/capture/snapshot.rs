@@ -2,6 +2,8 @@
 //!
 //! TRUNCATE is not MVCC-safe, so every table is locked in ACCESS SHARE mode before the snapshot exists; a table that came or
 //! went in between shows in the second list, and everything is done again.
+use std::sync::Arc;
+
 use drill::stop::Stop;
 use drill::verdict::Reason;
 
@@ -14,7 +16,7 @@ const BATCH: usize = 200;
 
 /// Views and sequences hold nothing to count. Members of an extension come back with the extension, except its configuration.
 const LIST: &str = "
-SELECT c.oid, c.relkind, n.nspname, c.relname, c.relpersistence, c.relispopulated, c.relpages
+SELECT c.oid, c.relkind, n.nspname, c.relname, c.relpersistence, c.relispopulated
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -65,13 +67,11 @@ impl Relation {
 
 /// A transaction that holds the locks and the snapshot until it is dropped.
 pub(super) struct Snapshot {
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
     pub(super) id: String,
     pub(super) time: jiff::Timestamp,
     pub(super) in_recovery: bool,
     pub(super) relations: Vec<Relation>,
-    /// Positions in `relations`, largest heap first, so that no worker begins the largest last.
-    pub(super) by_size: Vec<usize>,
 }
 
 pub(super) async fn take(info: &ConnInfo, lock_timeout: std::time::Duration) -> Result<Snapshot, Stop> {
@@ -97,7 +97,7 @@ async fn attempt_one(
     session: Session,
     lock_timeout: std::time::Duration,
 ) -> Result<Result<Snapshot, (Session, String)>, Stop> {
-    let before = list(&session).await?.0;
+    let before = list(&session).await?;
     session
         .run(&format!(
             "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = {}",
@@ -113,7 +113,7 @@ async fn attempt_one(
         }
     }
     let [[id, in_recovery, time]] = session.rows::<3>(SNAPSHOT).await?.try_into().map_err(|_| no_snapshot())?;
-    let (relations, by_size) = list(&session).await?;
+    let relations = list(&session).await?;
     let same = |a: &Relation, b: &Relation| (a.oid, a.kind, &a.schema, &a.name) == (b.oid, b.kind, &b.schema, &b.name);
     if before.len() != relations.len() || !before.iter().zip(&relations).all(|(a, b)| same(a, b)) {
         return Ok(Err((session, "the list of tables changed".to_owned())));
@@ -121,23 +121,19 @@ async fn attempt_one(
     let time = time.and_then(|time| time.parse().ok()).ok_or_else(no_snapshot)?;
     let id = id.ok_or_else(no_snapshot)?;
     let in_recovery = in_recovery.as_deref() == Some("t");
-    Ok(Ok(Snapshot { session, id, time, in_recovery, relations, by_size }))
+    Ok(Ok(Snapshot { session: Arc::new(session), id, time, in_recovery, relations }))
 }
 
 fn no_snapshot() -> Stop {
     Stop::internal("the server exported no snapshot, or one without a time")
 }
 
-async fn list(session: &Session) -> Result<(Vec<Relation>, Vec<usize>), Stop> {
-    let rows = session.rows::<7>(LIST).await?;
-    let mut relations = Vec::with_capacity(rows.len());
-    let mut pages = Vec::with_capacity(rows.len());
-    for row in rows {
-        let [Some(oid), Some(kind), Some(schema), Some(name), Some(persistence), populated, size] = row else {
+async fn list(session: &Session) -> Result<Vec<Relation>, Stop> {
+    let relation = |row: [Option<String>; 6]| {
+        let [Some(oid), Some(kind), Some(schema), Some(name), Some(persistence), populated] = row else {
             return Err(Stop::internal("the catalog holds a table without a name"));
         };
-        pages.push(size.and_then(|size| size.parse::<i64>().ok()).unwrap_or(0));
-        relations.push(Relation {
+        Ok(Relation {
             oid: oid.parse().map_err(|_| Stop::internal("the catalog holds an OID that is no number"))?,
             kind: match kind.as_str() {
                 "p" => Kind::Partitioned,
@@ -149,9 +145,7 @@ async fn list(session: &Session) -> Result<(Vec<Relation>, Vec<usize>), Stop> {
             name,
             unlogged: persistence == "u",
             populated: populated.as_deref() == Some("t"),
-        });
-    }
-    let mut by_size: Vec<usize> = (0..relations.len()).collect();
-    by_size.sort_by_key(|position| std::cmp::Reverse(pages[*position]));
-    Ok((relations, by_size))
+        })
+    };
+    session.rows::<6>(LIST).await?.into_iter().map(relation).collect()
 }
