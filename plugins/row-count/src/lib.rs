@@ -3,16 +3,15 @@
 //! Where there is no baseline, [`unbased`] compares with what it has. [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
 mod compare;
 mod options;
-mod text;
 mod unbased;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compare::{Verdict, compare};
 use muster_check::report::{self, Finding, Severity};
+use muster_check::text::{count, plural};
 use muster_check::{Check, Conclusion, Failure, baseline, context, sql};
 use options::{Options, matches};
-use text::{count, plural};
 
 struct RowCount;
 

@@ -7,8 +7,8 @@ use muster_check::{Conclusion, Failure, context};
 
 use crate::compare::{Verdict, compare};
 use crate::options::{Options, Tolerance, matches};
-use crate::text::{count, plural};
 use crate::{Count, Kind, Name, count_one, label, tell};
+use muster_check::text::{count, plural};
 
 /// What findings of counts are about; muster looks for them by this name.
 const COUNTS: &str = "counts";

@@ -97,6 +97,7 @@ pub struct Part {
     pub format: DumpFormat,
     pub files: Vec<FileEntry>,
     pub baseline: Option<FileEntry>,
+    /// The objects of its schema: see [`crate::schema`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<FileEntry>,
     /// The blocks of the baseline's content digests.

@@ -8,7 +8,7 @@ use drill::id::Sha256Digest;
 use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
-use drill::port::{LeaseRequest, Server};
+use drill::port::{Lease, LeaseRequest, Server};
 use drill::spec::{Check, Drill, Grant, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
@@ -148,7 +148,7 @@ async fn run_checks(
     let (databases, checks) = tokio::select! {
         biased;
         () = context.cancel.asked() => return Err(interrupted(Phase::Validate)),
-        sent = send_blobs(context, agent, baselines, &request.databases) => sent?,
+        sent = send_blobs(context, agent, manifest, baselines, server, &lease, &request.databases) => sent?,
     };
     let started_at = context.journal.state().started.at;
     let drill = &context.request.drill;
@@ -174,14 +174,24 @@ async fn run_checks(
 async fn send_blobs(
     context: &Context<'_>,
     agent: &mut AgentLink,
+    manifest: &Manifest,
     baselines: &Baselines,
+    server: &dyn Server,
+    lease: &Lease,
     names: &[String],
 ) -> Result<(Vec<JobDatabase>, Vec<JobCheck>), Stop> {
     let mut databases = Vec::new();
     for name in names {
         let known = baselines.get(name);
         let baseline = send_some(agent, known.and_then(|known| known.tables.as_deref())).await?;
-        let schema = send_some(agent, known.and_then(|known| known.schema.as_deref())).await?;
+        let schema = match known.and_then(|known| known.schema.as_deref()) {
+            None => None,
+            Some(file) => {
+                let taken = lease.taken.get(name).cloned().unwrap_or_default();
+                Some(server.expected_schema(manifest, name, file, taken).await?)
+            }
+        };
+        let schema = send_some(agent, schema.as_deref()).await?;
         databases.push(JobDatabase { name: name.clone(), baseline, schema });
     }
     let mut checks = Vec::new();

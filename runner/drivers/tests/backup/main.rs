@@ -4,5 +4,6 @@ mod capture;
 mod content;
 mod dump;
 mod minisign;
+mod schema;
 mod server;
 mod verify;

@@ -86,7 +86,7 @@ async fn every_damage_is_refused_and_named() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(names.len(), 8, "{names:?}");
+    assert_eq!(names.len(), 9, "{names:?}");
     for name in &names {
         // The first line of a signature is minisign's untrusted comment, which means nothing.
         backup.damaged(name, |path| flip(path, 100)).await;

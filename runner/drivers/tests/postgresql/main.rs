@@ -6,6 +6,7 @@ mod contract;
 mod credentials;
 mod host;
 mod restore;
+mod schema;
 mod source;
 
 use std::path::{Path, PathBuf};

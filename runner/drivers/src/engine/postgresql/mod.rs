@@ -1,6 +1,6 @@
 //! PostgreSQL. Start at [`PostgresqlEngine`]: what is installed (`install`), whether a backup fits it (`plan`), the server inside a
-//! sandbox (`conf`, `tls`, `server`, `client`), the restore into it (`restore`, `roles`, `classify`), and what a dump says of itself
-//! (`dump`, `dump_header`, `script`).
+//! sandbox (`conf`, `tls`, `server`, `client`), the restore into it (`restore`, `roles`, `classify`), what a dump says of itself
+//! (`dump`, `dump_header`, `script`), and what is compared of a database (`content`, `schema`).
 pub mod capture;
 pub mod classify;
 mod client;
@@ -13,6 +13,7 @@ mod log;
 mod plan;
 mod restore;
 mod roles;
+pub mod schema;
 pub mod script;
 mod server;
 pub mod text;

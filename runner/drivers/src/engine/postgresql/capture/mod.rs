@@ -6,6 +6,7 @@ pub(crate) mod directory;
 mod pgpass;
 mod role;
 mod scan;
+mod schema;
 mod session;
 mod sink;
 mod snapshot;
@@ -231,12 +232,16 @@ async fn dump_database(
     let tables = describe::tables(snapshot, scanned).await?;
     let baseline_name = format!("baseline-{}.jsonl", place.number);
     describe::write_baseline(&place.work.file(&baseline_name)?, info.database(), &tables)?;
+    let schema = match schema::write(snapshot, place, warnings).await? {
+        Ok(schema) => schema,
+        Err(message) => return Ok(Err(message)),
+    };
     let part = Part {
         database: info.database().to_owned(),
         format: DumpFormat::Custom,
         files: vec![directory::entry(place.work.path(), &dump_name).await?],
         baseline: Some(directory::entry(place.work.path(), &baseline_name).await?),
-        schema: None,
+        schema,
         blocks: entry_of(place.work, side.blocks.as_deref()).await?,
         row_digests: entry_of(place.work, side.row_digests.as_deref()).await?,
         locale: Some(describe::locale(&snapshot.session).await?),
