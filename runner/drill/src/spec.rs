@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, Sha256Digest};
+use crate::manifest::Manifest;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -172,6 +173,25 @@ pub struct Check {
     pub limits: CheckLimits,
     /// A JSON object for the plugin.
     pub options: serde_json::Value,
+    /// What a default check compares with: it is left out of a run whose backup does not have that. A check that the drill
+    /// names runs whatever the backup has, and says so.
+    pub needs: Option<Need>,
+}
+
+/// A part of a backup's baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Schema,
+    Digests,
+}
+
+impl Need {
+    pub fn is_met(self, manifest: &Manifest) -> bool {
+        manifest.parts.iter().any(|part| match self {
+            Self::Schema => part.schema.is_some(),
+            Self::Digests => part.blocks.is_some(),
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

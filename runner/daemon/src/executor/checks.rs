@@ -20,6 +20,7 @@ use super::baselines::Baselines;
 use super::last_run;
 use super::observe::Update;
 use super::phases::{Context, interrupted, phase};
+use super::run::Request;
 use crate::agent::AgentLink;
 
 /// Bytes that a component may have.
@@ -44,6 +45,11 @@ impl Loaded {
         let grants = self.grants.iter().map(|grant| grant.as_str().to_owned()).collect();
         PluginRecord { check: self.check.name.clone(), from, digest: self.digest, grants }
     }
+}
+
+/// The checks of a run of this backup: default ones are left out where it has nothing that they compare with.
+pub(super) fn applicable<'a>(request: &'a Request, manifest: &Manifest) -> impl Iterator<Item = &'a Loaded> {
+    request.checks.iter().filter(|loaded| loaded.check.needs.is_none_or(|need| need.is_met(manifest)))
 }
 
 /// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
@@ -195,7 +201,7 @@ async fn send_blobs(
         databases.push(JobDatabase { name: name.clone(), baseline, schema });
     }
     let mut checks = Vec::new();
-    for loaded in &context.request.checks {
+    for loaded in applicable(context.request, manifest) {
         checks.push(JobCheck {
             name: loaded.check.name.clone(),
             component: agent.send_blob(&loaded.component).await?,

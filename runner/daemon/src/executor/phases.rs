@@ -266,7 +266,7 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
             .advise("free some space, or point MUSTER_STATE_DIR at a larger file system"));
         }
         context.ports.credentials.warm_up().await?;
-        for check in &context.request.checks {
+        for check in checks::applicable(context.request, &opened.manifest) {
             context.journal.append(Event::Plugin(check.record())).await?;
         }
         let note = format!("{}, {} free", plan.note(), unit::size(survey.free_disk));

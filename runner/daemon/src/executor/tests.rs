@@ -322,6 +322,7 @@ fn loaded() -> Loaded {
         grants: BTreeSet::new(),
         limits: CheckLimits::default(),
         options: serde_json::json!({}),
+        needs: None,
     };
     Loaded { check, component: b"component".to_vec(), digest: Sha256Digest::of(b"component"), grants: BTreeSet::new() }
 }

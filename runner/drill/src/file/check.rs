@@ -10,7 +10,7 @@ use super::{DEFAULT_CHECKS, Options, rule};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
     Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Fidelity,
-    Grant, Isolation, Limits, Missed, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
+    Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
 };
 use crate::unit;
 
@@ -233,7 +233,7 @@ fn checks(
     deadlines: Deadlines,
     problems: &mut Problems,
 ) -> Vec<Check> {
-    let Some(node) = node else { return default_checks() };
+    let Some(node) = node else { return default_checks(deadlines) };
     let mut lines = BTreeMap::new();
     let mut checks = Vec::new();
     for item in node.items() {
@@ -257,13 +257,13 @@ fn checks(
                 .push(Problem::at(wall_time.place, message).hint("shorten it, or raise `validate` under `deadlines`"));
         }
         if let Some(plugin) = item.get("plugin").and_then(Node::text).and_then(|text| rule::plugin(text).ok()) {
-            checks.push(check_of(item, name, plugin, problems));
+            checks.push(check_of(item, name, plugin, deadlines, problems));
         }
     }
     checks
 }
 
-fn check_of(node: &Node, name: &str, plugin: Plugin, problems: &mut Problems) -> Check {
+fn check_of(node: &Node, name: &str, plugin: Plugin, deadlines: Deadlines, problems: &mut Problems) -> Check {
     let grants: BTreeSet<Grant> = Grant::ALL
         .into_iter()
         .filter(|grant| node.get("grants").is_some_and(|g| g.get(grant.as_str()).is_some()))
@@ -275,11 +275,20 @@ fn check_of(node: &Node, name: &str, plugin: Plugin, problems: &mut Problems) ->
         );
     }
     let options = node.get("options").map_or_else(|| serde_json::json!({}), Node::to_json);
-    Check { name: name.to_owned(), plugin, grants, limits: check_limits(node.get("limits")), options }
+    let limits = check_limits(node.get("limits"), default_limits(&plugin, deadlines));
+    Check { name: name.to_owned(), plugin, grants, limits, options, needs: None }
 }
 
-fn check_limits(node: Option<&Node>) -> CheckLimits {
+/// muster's own checks look at all that was restored, however much that is: the deadline of all checks bounds them.
+fn default_limits(plugin: &Plugin, deadlines: Deadlines) -> CheckLimits {
     let default = CheckLimits::default();
+    match plugin {
+        Plugin::Builtin(_) => CheckLimits { cpu_time: deadlines.validate, wall_time: deadlines.validate, ..default },
+        Plugin::File { .. } => default,
+    }
+}
+
+fn check_limits(node: Option<&Node>, default: CheckLimits) -> CheckLimits {
     CheckLimits {
         memory: size(node, "memory").unwrap_or(default.memory),
         cpu_time: duration(node, "cpuTime").unwrap_or(default.cpu_time),
@@ -291,13 +300,17 @@ fn check_limits(node: Option<&Node>) -> CheckLimits {
     }
 }
 
-fn default_checks() -> Vec<Check> {
-    let check = |(name, plugin): &(&str, &str)| Check {
-        name: (*name).to_owned(),
-        plugin: Plugin::Builtin((*plugin).to_owned()),
-        grants: BTreeSet::new(),
-        limits: CheckLimits::default(),
-        options: serde_json::json!({}),
+fn default_checks(deadlines: Deadlines) -> Vec<Check> {
+    let check = |(name, plugin, needs): &(&str, &str, Option<Need>)| {
+        let plugin = Plugin::Builtin((*plugin).to_owned());
+        Check {
+            name: (*name).to_owned(),
+            limits: default_limits(&plugin, deadlines),
+            plugin,
+            grants: BTreeSet::new(),
+            options: serde_json::json!({}),
+            needs: *needs,
+        }
     };
     DEFAULT_CHECKS.iter().map(check).collect()
 }

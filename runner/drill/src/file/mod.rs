@@ -17,13 +17,17 @@ pub use rule::is_reserved_setting;
 pub use schema::json_schema;
 
 use crate::id::{DrillName, Sha256Digest};
-use crate::spec::{Drill, DumpSource, Enforcement};
+use crate::spec::{Drill, DumpSource, Enforcement, Need};
 
 /// The plugins that ship inside muster.
 pub const BUILTIN_PLUGINS: &[&str] = &["row-count", "schema"];
 
-/// Name and plugin of the checks of a drill that names none.
-const DEFAULT_CHECKS: &[(&str, &str)] = &[("rows", "row-count")];
+/// Name and plugin of the checks of a drill that names none, and what they compare with where they do nothing else.
+const DEFAULT_CHECKS: &[(&str, &str, Option<Need>)] = &[
+    ("schema", "schema", Some(Need::Schema)),
+    ("rows", "row-count", None),
+    ("content", "checksum", Some(Need::Digests)),
+];
 
 /// Bytes that a drill file may have.
 pub const MAX_SIZE: usize = 1 << 20;

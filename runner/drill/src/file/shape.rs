@@ -125,7 +125,7 @@ static SPEC: Shape = Shape {
                     hint: "leave `checks` out for the default checks",
                 }),
             },
-            "What is looked at in the restored databases. Default: exact row counts against the backup's baseline.",
+            "What is looked at in the restored databases. Default: schema, rows and content, as far as the backup has a baseline.",
         ),
         optional("deadlines", Form::Object(&DEADLINES), "How long each phase may take."),
         not_yet(
@@ -350,9 +350,13 @@ static CHECK_LIMITS: Shape = Shape {
         optional(
             "cpuTime",
             duration(Duration::from_millis(10), DAY),
-            "Time in the plugin, without SQL waits. Default: 10s.",
+            "Time in the plugin, without SQL waits. Default: 10s; for a built-in check, what `validate` allows.",
         ),
-        optional("wallTime", duration(Duration::from_millis(10), DAY), "Time from start to end. Default: 5m."),
+        optional(
+            "wallTime",
+            duration(Duration::from_millis(10), DAY),
+            "Time from start to end. Default: 5m; for a built-in check, what `validate` allows.",
+        ),
         optional("logBytes", Form::Size { min: 0, max: 16 * MIB }, "What it may log. Default: 64KiB."),
         optional("findings", Form::Whole { min: 1, max: 100_000 }, "Findings it may report. Default: 1000."),
         optional("metrics", Form::Whole { min: 0, max: 10_000 }, "Metric series it may report. Default: 100."),
