@@ -3,4 +3,5 @@
 mod cache;
 mod hostile;
 mod row_count;
+mod schema;
 mod world;

@@ -21,6 +21,7 @@ static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostConfig::default()).
 static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hostile")).unwrap());
 static ROW_COUNT: LazyLock<Component> =
     LazyLock::new(|| host().load(plugin_host::builtin("row-count").unwrap()).unwrap());
+static SCHEMA: LazyLock<Component> = LazyLock::new(|| host().load(plugin_host::builtin("schema").unwrap()).unwrap());
 
 pub(crate) fn host() -> &'static Host {
     &HOST
@@ -32,6 +33,10 @@ pub(crate) fn hostile() -> &'static Component {
 
 pub(crate) fn row_count() -> &'static Component {
     &ROW_COUNT
+}
+
+pub(crate) fn schema() -> &'static Component {
+    &SCHEMA
 }
 
 /// The bytes of a component of tests/fixtures/plugins.

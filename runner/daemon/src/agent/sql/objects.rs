@@ -32,7 +32,7 @@ impl Schemas {
     }
 
     fn baseline(&self) -> Result<Option<Baseline>, Error> {
-        let read = |file: &Bytes| Baseline::new(file.clone(), self.opening.database()).map_err(unreadable);
+        let read = |file: &Bytes| Baseline::new(file.clone(), self.opening.database()).map_err(|why| unreadable(&why));
         self.baseline.as_ref().map(read).transpose()
     }
 }
@@ -81,7 +81,7 @@ impl Objects for Baseline {
         let mut page = Page::new(max, bytes);
         while page.has_room() {
             match self.reader.next_object() {
-                Some(object) => page.push(object.map_err(unreadable)?),
+                Some(object) => page.push(object.map_err(|why| unreadable(&why))?),
                 None => break,
             }
         }
@@ -237,7 +237,7 @@ fn strange(what: &str) -> Error {
     host(format!("the restored database described its schema in a way that PostgreSQL would not: {what}"))
 }
 
-fn unreadable(why: String) -> Error {
+fn unreadable(why: &str) -> Error {
     host(format!("the baseline cannot be read: {why}"))
 }
 

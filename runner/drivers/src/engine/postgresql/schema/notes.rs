@@ -84,7 +84,7 @@ FROM pg_catalog.pg_default_acl d LEFT JOIN pg_catalog.pg_namespace n ON n.oid = 
 }
 
 /// What was granted or revoked on PostgreSQL's own objects and on those of extensions, against what they came with. Their
-/// owner has another name in each server, and is not compared.
+/// owner has another name in each server, and is not compared. No dump keeps what was granted on `information_schema`.
 fn system_privileges() -> Query {
     let relation = name("n.nspname", "o.relname");
     let parts = [
@@ -95,7 +95,7 @@ fn system_privileges() -> Query {
             "relacl",
             "r",
             "relowner",
-            "o.relkind <> 'S'",
+            "o.relkind <> 'S' AND n.nspname <> 'information_schema'",
         ),
         part(
             &format!("pg_catalog.concat('sequence ', {relation})"),
@@ -123,7 +123,7 @@ fn system_privileges() -> Query {
             "nspacl",
             "n",
             "nspowner",
-            "true",
+            "o.nspname <> 'information_schema'",
         ),
         part(
             "pg_catalog.concat('language ', pg_catalog.quote_ident(o.lanname))",
@@ -182,7 +182,7 @@ fn columns(relation: &str) -> String {
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace LEFT JOIN pg_catalog.pg_init_privs i
     ON i.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.objoid = o.oid AND i.objsubid = a.attnum
-  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND {}",
+  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND n.nspname <> 'information_schema' AND {}",
         difference("a.attacl", "c", "o.relowner"),
         of_the_system("pg_class", "o.oid"),
     )
