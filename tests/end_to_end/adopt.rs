@@ -100,7 +100,11 @@ fn every_format_is_drilled_without_a_drill_file_and_says_that_nobody_signed() {
     assert!(run.stdout.contains("no baseline, 1 count compared"), "the last run is compared with: {}", run.stdout);
     let id = run.stdout.split_whitespace().find(|word| word.starts_with("custom-2")).expect("its name").to_owned();
     let report = muster(&place, &["report", &id]).expect(0);
-    assert!(report.stdout.contains("UNSIGNED dump") && report.stdout.contains("read as UTC"), "{}", report.stdout);
+    assert!(
+        report.stdout.contains("UNSIGNED, vouched for by nobody") && report.stdout.contains("read as UTC"),
+        "{}",
+        report.stdout
+    );
 
     source.server.psql("shop", "DELETE FROM orders WHERE id > 300");
     source.dump("custom.dump", &["--format=custom"]);

@@ -102,7 +102,7 @@ pub(super) fn bare(name: DrillName, digest: Sha256Digest, dump: DumpSource, opti
         engine: postgresql(None, nothing),
         isolation: local(None, options),
         credentials: credentials(None),
-        checks: default_checks(),
+        checks: default_checks(self::deadlines(None)),
         deadlines: deadlines(None),
     }
 }
