@@ -90,7 +90,6 @@ impl<'a> Shop<'a> {
             .output()
             .expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        self.place.give_tree_to_user(&directory);
         let directory = directory.display().to_string();
         muster(self.place, &["manifest", "sign", &directory, "--key", "backup.key"]).expect(0);
     }

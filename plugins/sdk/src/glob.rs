@@ -1,5 +1,15 @@
 //! Globs, as options of checks have them.
 
+/// Whether one of the globs matches; no glob chooses all.
+pub fn chooses(globs: &[String], label: &str) -> bool {
+    globs.is_empty() || globs.iter().any(|pattern| glob(pattern, label))
+}
+
+/// The first glob that matches none of the labels: a misspelled one must not pass as a check that looked.
+pub fn unmatched<'a>(globs: &'a [String], labels: &[String]) -> Option<&'a str> {
+    globs.iter().map(String::as_str).find(|pattern| !labels.iter().any(|label| glob(pattern, label)))
+}
+
 /// `*` is any text, `?` any one character. Takes time in the product of the lengths at worst.
 pub fn glob(pattern: &str, label: &str) -> bool {
     let (pattern, label): (Vec<char>, Vec<char>) = (pattern.chars().collect(), label.chars().collect());
@@ -41,5 +51,14 @@ mod tests {
         ] {
             assert_eq!(glob(pattern, label), chosen, "{pattern} {label}");
         }
+    }
+
+    #[test]
+    fn a_glob_that_matches_nothing_is_found() {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let labels = owned(&["public.orders", "public.lines"]);
+        assert_eq!(unmatched(&owned(&["public.*", "*.oders", "x"]), &labels), Some("*.oders"));
+        assert_eq!(unmatched(&owned(&["public.*"]), &labels), None);
+        assert!(chooses(&[], "anything") && !chooses(&owned(&["a", "b"]), "c"));
     }
 }

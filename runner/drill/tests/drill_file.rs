@@ -136,6 +136,26 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
             },
             checks: [
                 Check {
+                    name: "schema",
+                    plugin: Builtin(
+                        "schema",
+                    ),
+                    grants: {},
+                    limits: CheckLimits {
+                        memory: 67108864,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
+                        log_bytes: 65536,
+                        findings: 1000,
+                        metrics: 100,
+                        handles: 64,
+                    },
+                    options: Object {},
+                    needs: Some(
+                        Schema,
+                    ),
+                },
+                Check {
                     name: "rows",
                     plugin: Builtin(
                         "row-count",
@@ -143,14 +163,35 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
                     grants: {},
                     limits: CheckLimits {
                         memory: 67108864,
-                        cpu_time: 10s,
-                        wall_time: 300s,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
                         log_bytes: 65536,
                         findings: 1000,
                         metrics: 100,
                         handles: 64,
                     },
                     options: Object {},
+                    needs: None,
+                },
+                Check {
+                    name: "content",
+                    plugin: Builtin(
+                        "checksum",
+                    ),
+                    grants: {},
+                    limits: CheckLimits {
+                        memory: 67108864,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
+                        log_bytes: 65536,
+                        findings: 1000,
+                        metrics: 100,
+                        handles: 64,
+                    },
+                    options: Object {},
+                    needs: Some(
+                        Digests,
+                    ),
                 },
             ],
             deadlines: Deadlines {
@@ -295,7 +336,7 @@ fn a_dump_without_a_file_gets_a_drill_of_its_own_name() {
         let dump = DumpSource { path: path.to_owned(), sha256: None, signature: None, timezone: None };
         let drill = of_dump(dump.clone(), Options::default());
         assert_eq!(drill.source, Source::Dump(dump));
-        assert_eq!(drill.checks.len(), 1);
+        assert_eq!(drill.checks.len(), 3);
         drill.name.to_string()
     };
     for (path, name) in [
