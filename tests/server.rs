@@ -64,7 +64,16 @@ impl Server {
 
     #[track_caller]
     pub fn psql_file(&self, database: &str, file: &Path, variables: &[&str]) {
-        let file = fs::read(file).expect("the script is there");
+        self.feed(database, &fs::read(file).expect("the script is there"), variables);
+    }
+
+    #[track_caller]
+    pub fn psql_script(&self, database: &str, script: &str) {
+        self.feed(database, script.as_bytes(), &[]);
+    }
+
+    #[track_caller]
+    fn feed(&self, database: &str, script: &[u8], variables: &[&str]) {
         let mut command = self.command("psql");
         command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", &self.host(), "-U", "postgres", "-d", database]);
         for variable in variables {
@@ -78,7 +87,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("psql starts");
-        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), &file).expect("psql reads");
+        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), script).expect("psql reads");
         let output = child.wait_with_output().expect("it is ours");
         assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
     }
