@@ -1,6 +1,7 @@
 //! What a count means.
+use muster_check::text::{count, plural};
+
 use crate::options::Tolerance;
-use crate::text::{count, plural};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

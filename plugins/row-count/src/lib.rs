@@ -3,15 +3,14 @@
 //! [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
 mod compare;
 mod options;
-mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compare::{Verdict, compare};
 use muster_check::report::{self, Finding, Severity};
-use muster_check::{Check, Conclusion, Failure, baseline, context, sql};
-use options::{Options, matches};
-use text::{count, plural};
+use muster_check::text::{count, plural};
+use muster_check::{Check, Conclusion, Failure, baseline, context, glob, sql};
+use options::Options;
 
 struct RowCount;
 
@@ -34,7 +33,8 @@ impl Check for RowCount {
             context::tables().map(|table| ((table.schema, table.name), table.kind)).collect();
         let has_baseline = baseline.is_some();
         let plan = plan(&options, baseline.unwrap_or_default(), &restored)?;
-        if let Some(glob) = options.unmatched(plan.iter().map(|(name, _)| label(name))) {
+        let chosen: Vec<String> = plan.iter().map(|(name, _)| label(name)).collect();
+        if let Some(glob) = glob::unmatched(&options.tables, &chosen) {
             return Ok(Conclusion::Inconclusive(format!("`tables`: `{glob}` matches no table that is known here")));
         }
         let tally = count_all(&options, &plan, &restored)?;
@@ -77,7 +77,8 @@ fn plan(
     if let Some(table) = options.tolerance.keys().find(|table| !expected.keys().any(|name| label(name) == **table)) {
         return Err(Failure::Options(format!("`tolerance`: nothing is expected of `{table}`, is it misspelled?")));
     }
-    expected.retain(|name, _| options.expect.contains_key(&label(name)) || matches(&options.tables, &label(name)));
+    expected
+        .retain(|name, _| options.expect.contains_key(&label(name)) || glob::chooses(&options.tables, &label(name)));
     Ok(expected.into_iter().collect())
 }
 
@@ -168,7 +169,7 @@ fn tell(name: &Name, severity: Severity, message: String, expected: u64, found: 
 fn warn_of_strangers(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, Kind>) {
     let planned: BTreeSet<&Name> = plan.iter().map(|(name, _)| name).collect();
     for (name, kind) in restored {
-        if kind == "table" && !planned.contains(name) && matches(&options.tables, &label(name)) {
+        if kind == "table" && !planned.contains(name) && glob::chooses(&options.tables, &label(name)) {
             report::warning(label(name), "the table was restored, but the baseline does not have it");
         }
     }

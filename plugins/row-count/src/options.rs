@@ -15,14 +15,6 @@ pub(crate) struct Options {
     pub tables: Vec<String>,
 }
 
-impl Options {
-    /// The first glob that chose nothing: a misspelled one must not pass as a check that looked.
-    pub(crate) fn unmatched(&self, chosen: impl Iterator<Item = String>) -> Option<&str> {
-        let chosen: Vec<String> = chosen.collect();
-        self.tables.iter().map(String::as_str).find(|pattern| !chosen.iter().any(|label| glob(pattern, label)))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "Written")]
 pub(crate) enum Tolerance {
@@ -88,34 +80,6 @@ fn share(text: &str) -> Option<u64> {
     (millionths <= 1_000_000).then_some(millionths)
 }
 
-/// No glob chooses all.
-pub(crate) fn matches(globs: &[String], label: &str) -> bool {
-    globs.is_empty() || globs.iter().any(|pattern| glob(pattern, label))
-}
-
-/// `*` is any text, `?` any one character. Takes time in the product of the lengths at worst.
-fn glob(pattern: &str, label: &str) -> bool {
-    let (pattern, label): (Vec<char>, Vec<char>) = (pattern.chars().collect(), label.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    // Where the last star stood, and how much of the label it has taken.
-    let mut star: Option<(usize, usize)> = None;
-    while from < label.len() {
-        match (pattern.get(at), star) {
-            (Some('*'), _) => {
-                star = Some((at, from));
-                at += 1;
-            }
-            (Some(&wanted), _) if wanted == '?' || wanted == label[from] => (at, from) = (at + 1, from + 1),
-            (_, Some((position, taken))) => {
-                star = Some((position, taken + 1));
-                (at, from) = (position + 1, taken + 1);
-            }
-            (_, None) => return false,
-        }
-    }
-    pattern[at..].iter().all(|&rest| rest == '*')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,21 +102,5 @@ mod tests {
     fn shares_round_down_and_never_overflow() {
         assert_eq!(Tolerance::Share(10_000).rows(1_050), 10);
         assert_eq!(Tolerance::Share(1_000_000).rows(u64::MAX), u64::MAX);
-    }
-
-    #[test]
-    fn globs_choose_tables() {
-        for (pattern, label, chosen) in [
-            ("*", "public.orders", true),
-            ("public.*", "public.orders", true),
-            ("public.*", "publicorders", false),
-            ("*.order?", "public.orders", true),
-            ("*.order?", "public.order", false),
-            ("p*c.*s", "public.orders", true),
-            ("p*c.*x", "public.orders", false),
-            ("", "", true),
-        ] {
-            assert_eq!(glob(pattern, label), chosen, "{pattern} {label}");
-        }
     }
 }

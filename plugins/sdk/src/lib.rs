@@ -32,8 +32,10 @@ pub mod bindings;
 pub mod catalog;
 pub mod context;
 pub mod digest;
+pub mod glob;
 pub mod report;
 pub mod sql;
+pub mod text;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;

@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// `12,402,118`.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -14,6 +14,6 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// `1 table`, `38 tables`.
-pub(crate) fn plural(number: u64, noun: &str) -> String {
+pub fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
