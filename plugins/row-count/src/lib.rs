@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use compare::{Verdict, compare};
 use muster_check::report::{self, Finding, Severity};
 use muster_check::text::{count, plural};
-use muster_check::{Check, Conclusion, Failure, baseline, context, sql};
-use options::{Options, matches};
+use muster_check::{Check, Conclusion, Failure, baseline, context, glob, sql};
+use options::Options;
 
 struct RowCount;
 
@@ -68,7 +68,8 @@ fn plan(
     if let Some(table) = options.tolerance.keys().find(|table| !expected.keys().any(|name| label(name) == **table)) {
         return Err(Failure::Options(format!("`tolerance`: nothing is expected of `{table}`, is it misspelled?")));
     }
-    expected.retain(|name, _| options.expect.contains_key(&label(name)) || matches(&options.tables, &label(name)));
+    expected
+        .retain(|name, _| options.expect.contains_key(&label(name)) || glob::chooses(&options.tables, &label(name)));
     Ok(expected.into_iter().collect())
 }
 
@@ -159,7 +160,7 @@ fn tell(name: &Name, severity: Severity, message: String, expected: u64, found: 
 fn warn_of_strangers(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, Kind>) {
     let planned: BTreeSet<&Name> = plan.iter().map(|(name, _)| name).collect();
     for (name, kind) in restored {
-        if kind == "table" && !planned.contains(name) && matches(&options.tables, &label(name)) {
+        if kind == "table" && !planned.contains(name) && glob::chooses(&options.tables, &label(name)) {
             report::warning(label(name), "the table was restored, but the baseline does not have it");
         }
     }

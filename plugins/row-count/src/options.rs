@@ -1,7 +1,7 @@
 //! What a drill may ask for.
 use std::collections::BTreeMap;
 
-use muster_check::glob::glob;
+use muster_check::glob;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -40,8 +40,7 @@ impl Options {
 
     /// The first glob that chose nothing: a misspelled one must not pass as a check that looked.
     pub(crate) fn unmatched(&self, chosen: impl Iterator<Item = String>) -> Option<&str> {
-        let chosen: Vec<String> = chosen.collect();
-        self.tables.iter().map(String::as_str).find(|pattern| !chosen.iter().any(|label| glob(pattern, label)))
+        glob::unmatched(&self.tables, &chosen.collect::<Vec<_>>())
     }
 }
 
@@ -108,11 +107,6 @@ fn share(text: &str) -> Option<u64> {
     digits(whole).and(digits(decimals)).filter(|()| whole.len() <= 3 && decimals.len() <= 4)?;
     let millionths = whole.parse::<u64>().ok()? * 10_000 + format!("{decimals:0<4}").parse::<u64>().ok()?;
     (millionths <= 1_000_000).then_some(millionths)
-}
-
-/// No glob chooses all.
-pub(crate) fn matches(globs: &[String], label: &str) -> bool {
-    globs.is_empty() || globs.iter().any(|pattern| glob(pattern, label))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use muster_check::report::{self, Finding, Severity};
-use muster_check::{Conclusion, Failure, context};
+use muster_check::text::{count, plural};
+use muster_check::{Conclusion, Failure, context, glob};
 
 use crate::compare::{Verdict, compare};
-use crate::options::{Options, Tolerance, matches};
+use crate::options::{Options, Tolerance};
 use crate::{Count, Kind, Name, count_one, label, tell};
-use muster_check::text::{count, plural};
 
 /// What findings of counts are about; muster looks for them by this name.
 const COUNTS: &str = "counts";
@@ -67,7 +67,7 @@ fn expectations(
     let labels: BTreeMap<String, &Name> = restored.keys().map(|name| (label(name), name)).collect();
     let name_of = |table: &str| labels.get(table).map(|name| (*name).clone()).or_else(|| crate::split(table));
     let mut expected = BTreeMap::new();
-    for (table, rows) in last.into_iter().flatten().filter(|(table, _)| matches(&options.tables, table)) {
+    for (table, rows) in last.into_iter().flatten().filter(|(table, _)| glob::chooses(&options.tables, table)) {
         let tolerance = options.tolerance.get(table).copied().unwrap_or_else(|| options.since_last_run());
         expected.extend(name_of(table).map(|name| (name, Expected { rows: *rows, tolerance, by_last_run: true })));
     }
@@ -95,7 +95,7 @@ fn counts(
         .iter()
         .filter(|(name, kind)| {
             let holds_rows = ["table", "matview"].contains(&kind.as_str());
-            holds_rows && (matches(&options.tables, &label(name)) || expected.contains_key(name))
+            holds_rows && (glob::chooses(&options.tables, &label(name)) || expected.contains_key(name))
         })
         .map(|(name, _)| name)
         .collect();

@@ -19,9 +19,9 @@ pub(crate) const BOTH: [Grant; 2] = [Grant::Sql, Grant::Baseline];
 
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostConfig::default()).unwrap());
 static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hostile")).unwrap());
-static ROW_COUNT: LazyLock<Component> =
-    LazyLock::new(|| host().load(plugin_host::builtin("row-count").unwrap()).unwrap());
-static SCHEMA: LazyLock<Component> = LazyLock::new(|| host().load(plugin_host::builtin("schema").unwrap()).unwrap());
+static ROW_COUNT: LazyLock<Component> = LazyLock::new(|| builtin("row-count"));
+static CHECKSUM: LazyLock<Component> = LazyLock::new(|| builtin("checksum"));
+static SCHEMA: LazyLock<Component> = LazyLock::new(|| builtin("schema"));
 
 pub(crate) fn host() -> &'static Host {
     &HOST
@@ -37,6 +37,14 @@ pub(crate) fn row_count() -> &'static Component {
 
 pub(crate) fn schema() -> &'static Component {
     &SCHEMA
+}
+
+pub(crate) fn checksum() -> &'static Component {
+    &CHECKSUM
+}
+
+fn builtin(name: &str) -> Component {
+    host().load(plugin_host::builtin(name).unwrap()).unwrap()
 }
 
 /// The bytes of a component of tests/fixtures/plugins.
@@ -56,8 +64,12 @@ pub(crate) struct Call {
     pub(crate) sql: Arc<FakeSql>,
     /// By `schema.table`; what is not in here has no digest.
     pub(crate) scans: BTreeMap<String, Result<ScanOutcome, Error>>,
+    /// When scans began and ended.
+    pub(crate) scanning: Arc<Mutex<Vec<String>>>,
     /// Of the baseline and of the restored database.
     pub(crate) schemas: [Option<Vec<Object>>; 2],
+    pub(crate) snapshot_time: Option<jiff::Timestamp>,
+    pub(crate) objective: Option<Duration>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -71,7 +83,10 @@ impl Default for Call {
             baseline: None,
             sql: Arc::default(),
             scans: BTreeMap::new(),
+            scanning: Arc::default(),
             schemas: [None, None],
+            snapshot_time: None,
+            objective: None,
             cancel: CancellationToken::new(),
         }
     }
@@ -88,12 +103,13 @@ impl Call {
             database: "orders".to_owned(),
             databases: vec!["orders".to_owned()],
             started_at: "2026-11-22T02:15:00Z".parse().unwrap(),
-            snapshot_time: None,
-            recovery_point_objective: None,
+            snapshot_time: self.snapshot_time,
+            recovery_point_objective: self.objective,
             tables: self.tables,
         };
         let reporter: Arc<dyn Reporter> = Arc::clone(&recorder) as Arc<dyn Reporter>;
-        let (catalog, digest) = (Arc::new(FakeCatalog(self.schemas)), Arc::new(FakeDigest(self.scans)));
+        let catalog = Arc::new(FakeCatalog(self.schemas));
+        let digest = Arc::new(FakeDigest { scans: self.scans, scanning: self.scanning });
         let backend = Backend { context, sql: self.sql, baseline: self.baseline, catalog, digest, reporter };
         let outcome = host().run(component, &self.grants, &self.limits, &self.options, backend, &self.cancel).await;
         (outcome, Arc::into_inner(recorder).expect("the host keeps nothing of a call").0.into_inner().unwrap())
@@ -134,27 +150,37 @@ impl Objects for FakeObjects {
     }
 }
 
-struct FakeDigest(BTreeMap<String, Result<ScanOutcome, Error>>);
+struct FakeDigest {
+    scans: BTreeMap<String, Result<ScanOutcome, Error>>,
+    scanning: Arc<Mutex<Vec<String>>>,
+}
 
 #[async_trait]
 impl Digest for FakeDigest {
     async fn start(&self, schema: &str, name: &str) -> Result<Box<dyn Scan>, Error> {
-        let scan = self.0.get(&format!("{schema}.{name}")).cloned();
-        Ok(Box::new(FakeScan(scan.ok_or_else(|| missing("digest of this table"))?)))
+        let outcome = self.scans.get(&format!("{schema}.{name}")).cloned();
+        let outcome = outcome.ok_or_else(|| missing("digest of this table"))?;
+        self.scanning.lock().unwrap().push(format!("start {name}"));
+        Ok(Box::new(FakeScan { name: name.to_owned(), outcome, scanning: Arc::clone(&self.scanning) }))
     }
 }
 
-struct FakeScan(Result<ScanOutcome, Error>);
+struct FakeScan {
+    name: String,
+    outcome: Result<ScanOutcome, Error>,
+    scanning: Arc<Mutex<Vec<String>>>,
+}
 
 #[async_trait]
 impl Scan for FakeScan {
     fn progress(&self) -> ScanProgress {
-        let rows = self.0.as_ref().map_or(0, |outcome| outcome.rows);
+        let rows = self.outcome.as_ref().map_or(0, |outcome| outcome.rows);
         ScanProgress { rows, bytes: rows * 100 }
     }
 
     async fn finish(self: Box<Self>) -> Result<ScanOutcome, Error> {
-        self.0
+        self.scanning.lock().unwrap().push(format!("end {}", self.name));
+        self.outcome
     }
 }
 
