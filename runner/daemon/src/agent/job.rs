@@ -112,12 +112,13 @@ impl Worker {
         let ends = deadline.min(Instant::now() + check.limits.wall_time);
         let reporter = Arc::new(CheckReporter::new(&check.name, &target.name, self.outbox.clone()));
         let pieces = Pieces::new(&target.name, self.waiting.clone(), self.outbox.clone());
+        let contents = Arc::new(Contents::new(opened.baseline.clone(), pieces, database.scans(ends)));
         let backend = Backend {
             context: self.context(target, database),
             sql: Arc::new(database.sql(ends)),
             baseline: opened.baseline.as_ref().map(|baseline| baseline.tables.clone()),
             catalog: Arc::new(database.schemas(opened.schema.clone(), ends)),
-            digest: Arc::new(Contents::new(opened.baseline.clone(), pieces, database.scans(ends))),
+            digest: Arc::<Contents>::clone(&contents),
             reporter: Arc::<CheckReporter>::clone(&reporter),
         };
         let call = CheckCall {
@@ -132,6 +133,7 @@ impl Worker {
             Ok(outcome) => outcome,
             Err(_) => stuck(),
         };
+        contents.ended().await;
         reporter.finish().await;
         outcome
     }

@@ -23,7 +23,7 @@ const HELLO: Duration = Duration::from_secs(20);
 const PROBE: Duration = Duration::from_secs(45);
 /// Of one message to the agent.
 const WRITE: Duration = Duration::from_secs(30);
-/// Of one blob.
+/// Of one blob or piece, and of waiting for its end.
 const BLOB: Duration = Duration::from_mins(5);
 /// What the agent may take beyond the job's own deadline to say that it is done.
 const GRACE: Duration = Duration::from_secs(45);
@@ -122,7 +122,7 @@ impl AgentLink {
         baselines: &dyn BaselinePieces,
         events: mpsc::Sender<FromAgent>,
     ) -> Result<(), Stop> {
-        let mut watch = JobWatch::new(&job);
+        let mut watch = JobWatch::new(&job, baselines.bytes());
         let deadline = Instant::now() + job.deadline + GRACE;
         self.control.send(&ToAgent::Job(Box::new(job))).await.map_err(|stop| self.with_obituary(stop))?;
         loop {
@@ -189,8 +189,7 @@ impl AgentControl {
 
     /// A write that fails, is late or is dropped leaves half a frame behind, so the writer is gone with it.
     async fn write(&self, within: Duration, say: Say<'_>) -> Result<(), Stop> {
-        let mut held =
-            tokio::time::timeout(WRITE, self.writer.lock()).await.map_err(|_| broken("takes no messages"))?;
+        let mut held = tokio::time::timeout(BLOB, self.writer.lock()).await.map_err(|_| broken("takes no messages"))?;
         let mut writer = held.take().ok_or_else(|| broken("takes no messages any more"))?;
         match tokio::time::timeout(within, say.to(&mut writer)).await {
             Ok(Ok(())) => {
@@ -206,6 +205,9 @@ impl AgentControl {
 /// The files of a baseline that are too large to be sent before somebody asks.
 #[async_trait]
 pub trait BaselinePieces: Send + Sync {
+    /// Of all that may be asked for.
+    fn bytes(&self) -> u64;
+
     /// Fewer bytes than `length` where the file ends before.
     async fn piece(&self, database: &str, part: BaselinePart, at: u64, length: u64) -> Result<Vec<u8>, Stop>;
 }

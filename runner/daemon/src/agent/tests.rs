@@ -129,6 +129,10 @@ struct NoPieces;
 
 #[async_trait]
 impl BaselinePieces for NoPieces {
+    fn bytes(&self) -> u64 {
+        0
+    }
+
     async fn piece(&self, database: &str, part: BaselinePart, _: u64, _: u64) -> Result<Vec<u8>, Stop> {
         Err(Stop::internal(format!("{database} has no {part:?}")))
     }

@@ -29,6 +29,8 @@ pub(super) enum Heard {
 pub(super) struct JobWatch {
     runs: HashMap<(String, String), Run>,
     events: u64,
+    /// Bytes of baselines that may still be asked for.
+    pieces: u64,
 }
 
 /// One check on one database: what it may still say.
@@ -49,7 +51,8 @@ enum Stage {
 }
 
 impl JobWatch {
-    pub(super) fn new(job: &Job) -> Self {
+    /// `baselines`: bytes of all files that the agent may ask for pieces of.
+    pub(super) fn new(job: &Job, baselines: u64) -> Self {
         let run = |check: &drill::agent::JobCheck| Run {
             stage: Stage::Due,
             findings: u64::from(check.limits.findings) + SLACK,
@@ -61,7 +64,9 @@ impl JobWatch {
         let pairs = job.databases.iter().flat_map(|database| {
             job.checks.iter().map(move |check| ((check.name.clone(), database.name.clone()), run(check)))
         });
-        Self { runs: pairs.collect(), events: 0 }
+        // A check that reads every table asks for everything once.
+        let pieces = baselines.saturating_mul(job.checks.len() as u64);
+        Self { runs: pairs.collect(), events: 0, pieces }
     }
 
     pub(super) fn hear(&mut self, message: FromAgent) -> Result<Heard, Stop> {
@@ -77,6 +82,8 @@ impl JobWatch {
                 if !self.runs.iter().any(|((_, name), run)| *name == database && run.stage == Stage::Running) {
                     return Err(broken("asked for a baseline while no check of that database runs"));
                 }
+                let left = self.pieces.checked_sub(length);
+                self.pieces = left.ok_or_else(|| broken("asked for more of the baselines than there is"))?;
                 return Ok(Heard::Want { id, database, part, at, length });
             }
             FromAgent::CheckStarted { check, database } => {
@@ -149,4 +156,40 @@ fn pairs(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
 
 pub(super) fn broken(what: &str) -> Stop {
     Stop::new(Reason::CheckInconclusive, format!("the agent {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(baselines: u64) -> JobWatch {
+        let job = serde_json::json!({
+            "run": "orders-20261122t021500z-k7x2", "drill": "orders", "engine": "postgresql",
+            "startedAt": "2026-11-22T02:15:00Z", "snapshotTime": null,
+            "databases": [{ "name": "orders", "baseline": null, "schema": null }],
+            "checks": [{ "name": "content", "component": "sha256:".to_owned() + &"0".repeat(64), "grants": [],
+                         "limits": drill::spec::CheckLimits::default(), "options": {} }],
+            "deadline": 60_000,
+        });
+        JobWatch::new(&serde_json::from_value(job).expect("a job"), baselines)
+    }
+
+    fn want(database: &str, length: u64) -> FromAgent {
+        FromAgent::Want { id: 1, database: database.to_owned(), part: BaselinePart::Blocks, at: 0, length }
+    }
+
+    #[test]
+    fn pieces_are_for_running_checks_and_as_many_as_there_are() {
+        let started = || FromAgent::CheckStarted { check: "content".to_owned(), database: "orders".to_owned() };
+        let refused = |watch: &mut JobWatch, message| watch.hear(message).err().expect("refused").message;
+        assert!(refused(&mut watch(100), want("orders", 10)).contains("while no check of that database runs"));
+
+        let mut watch = watch(100);
+        assert!(matches!(watch.hear(started()), Ok(Heard::Event(_))));
+        assert!(matches!(watch.hear(want("orders", 60)), Ok(Heard::Want { length: 60, .. })));
+        assert!(refused(&mut watch, want("others", 10)).contains("while no check of that database runs"));
+        assert!(refused(&mut watch, want("orders", 0)).contains("too large"));
+        assert!(refused(&mut watch, want("orders", MAX_PIECE + 1)).contains("too large"));
+        assert!(refused(&mut watch, want("orders", 41)).contains("more of the baselines than there is"));
+    }
 }

@@ -63,6 +63,11 @@ impl Baselines {
 
 #[async_trait]
 impl BaselinePieces for Baselines {
+    fn bytes(&self) -> u64 {
+        let files = self.0.values().flat_map(|baseline| [&baseline.blocks, &baseline.row_digests]).flatten();
+        files.map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum()
+    }
+
     async fn piece(&self, database: &str, part: BaselinePart, at: u64, length: u64) -> Result<Vec<u8>, Stop> {
         let baseline = self.get(database);
         let file = baseline.and_then(|baseline| match part {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use drill::agent::{FromAgent, Job, JobCheck, JobDatabase, LeaseGrant};
@@ -254,6 +255,8 @@ async fn drive(
     let job = agent.run_job(job, baselines, events);
     let mut job = std::pin::pin!(job);
     let mut renewal = renewals(context, request);
+    // Polled beside the job: it may have to write a piece of the baseline to its end before anything else can be said.
+    let mut saying: Option<Pin<Box<dyn Future<Output = Result<(), Stop>> + Send + '_>>> = None;
     let mut grace = None;
     loop {
         let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
@@ -267,11 +270,25 @@ async fn drive(
             }
             () = context.cancel.asked(), if grace.is_none() => {
                 grace = Some(Instant::now() + GRACE);
-                // An agent that cannot be told ends with its sandbox.
-                let _ = tokio::time::timeout(GRACE, control.cancel()).await;
+                let (before, control) = (saying.take(), &control);
+                saying = Some(Box::pin(async move {
+                    // Half a message would be the agent's last. One that cannot be told ends with its sandbox.
+                    if let Some(before) = before {
+                        before.await?;
+                    }
+                    let _ = control.cancel().await;
+                    Ok(())
+                }));
+            }
+            said = async { saying.as_mut().expect("the branch is off without it").await }, if saying.is_some() => {
+                saying = None;
+                said?;
             }
             () = tokio::time::sleep_until(patience), if grace.is_some() => return Err(interrupted(Phase::Validate)),
-            _ = renewal.tick(), if grace.is_none() => control.lease(renew(context, server, request).await?).await?,
+            _ = renewal.tick(), if grace.is_none() && saying.is_none() => {
+                let control = &control;
+                saying = Some(Box::pin(async move { control.lease(renew(context, server, request).await?).await }));
+            }
         }
     }
 }

@@ -6,12 +6,13 @@ mod table;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::baseline::ContentDigest;
 use plugin_host::backend::{Blame, Digest, Error, Scan, ScanOutcome, ScanProgress};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::table::Table;
 use super::baseline::Baseline;
@@ -22,6 +23,8 @@ use super::sql::{self, Scans};
 const MAX_HELD: usize = 1 << 23;
 /// What is counted against that bound at once.
 const SHARE: usize = 1 << 10;
+/// What an aborted scan may take to end.
+const CLOSE: Duration = Duration::from_secs(10);
 /// More would only take turns.
 const MAX_CONNECTIONS: usize = 8;
 
@@ -37,6 +40,7 @@ struct Shared {
     workers: usize,
     connections: Arc<Semaphore>,
     idle: Mutex<Vec<sql::Scan>>,
+    tasks: TaskTracker,
     /// In shares.
     room: Arc<Semaphore>,
 }
@@ -51,9 +55,18 @@ impl Contents {
             workers,
             connections: Arc::new(Semaphore::new(workers)),
             idle: Mutex::default(),
+            tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(MAX_HELD / SHARE)),
         };
         Self { baseline, shared: Arc::new(shared) }
+    }
+
+    /// Waits for scans that nobody holds any more: what they say must come before the end of their check.
+    pub(super) async fn ended(&self) {
+        self.shared.tasks.close();
+        if tokio::time::timeout(CLOSE, self.shared.tasks.wait()).await.is_err() {
+            eprintln!("muster agent: a scan did not end in time");
+        }
     }
 
     fn digest(&self, schema: &str, name: &str) -> Option<ContentDigest> {
@@ -72,7 +85,7 @@ impl Digest for Contents {
         })?;
         let table = Table::new(schema, name, digest, Arc::clone(&self.shared));
         let seen = table.seen();
-        let work = AbortOnDropHandle::new(tokio::spawn(table.scan()));
+        let work = AbortOnDropHandle::new(self.shared.tasks.spawn(table.scan()));
         Ok(Box::new(Running { seen, work }))
     }
 }
