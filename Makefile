@@ -30,7 +30,9 @@ test: lint build ## everything: formatting, lints, and all tests against real se
 bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_MB=50 for less)
 	@$(MAKE) --no-print-directory setup plugins >&2
 	@cargo build --locked --release --package muster >&2
-	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" scripts/bench
+	@mkdir -p target
+	@cargo run --locked --quiet --package drivers --example schema_queries >target/schema-queries.sql
+	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
 
 # With the tests, whose features are the whole workspace's: nothing is built twice, whichever comes first.
 build: setup plugins ## the plugins, then muster, in target/debug
