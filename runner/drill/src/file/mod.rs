@@ -20,7 +20,7 @@ use crate::id::Sha256Digest;
 use crate::spec::{Drill, Enforcement};
 
 /// The plugins that ship inside muster.
-pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "row-count"];
+pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "freshness", "row-count"];
 
 /// Name and plugin of the checks of a drill that names none.
 const DEFAULT_CHECKS: &[(&str, &str)] = &[("rows", "row-count")];
