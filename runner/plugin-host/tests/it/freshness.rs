@@ -45,7 +45,7 @@ fn call(answers: &[(&str, Result<Newest, &'static str>)]) -> Call {
         tables: vec![table("orders", "partitioned"), table("far", "foreign")],
         sql: Arc::new(FakeSql { newest: newest.collect(), ..FakeSql::default() }),
         snapshot_time: Some("2026-11-22T02:00:00Z".parse().unwrap()),
-        objective: Some(Duration::from_secs(24 * 3_600)),
+        objective: Some(Duration::from_hours(24)),
         ..Call::default()
     }
 }
@@ -124,7 +124,7 @@ async fn every_column_that_is_not_fresh_is_named() {
 #[tokio::test]
 async fn options_that_can_prove_nothing_are_refused() {
     let with = |options, objective| Call { options, objective, ..call(&[]) };
-    let day = Some(Duration::from_secs(24 * 3_600));
+    let day = Some(Duration::from_hours(24));
     for (options, objective, words) in [
         (
             json!({ "columns": [{ "table": "public.orders", "column": "tz" }] }),
