@@ -1,6 +1,8 @@
 //! The real program, real servers, real sandboxes. Nothing is mocked here.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect must end")]
+mod adopt;
 mod command_line;
+mod content;
 mod drill;
 mod ends;
 mod hostile_plugins;

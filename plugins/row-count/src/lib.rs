@@ -1,8 +1,9 @@
 //! Counts every restored table and compares with what the backup's baseline, or the options, say.
 //!
-//! [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
+//! Where there is no baseline, [`unbased`] compares with what it has. [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
 mod compare;
 mod options;
+mod unbased;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,25 +23,16 @@ impl Check for RowCount {
 
     fn run(options: Options) -> Result<Conclusion, Failure> {
         let baseline = baseline::available().then(|| baseline::tables().collect::<Vec<_>>());
-        if baseline.is_none() && options.expect.is_empty() {
-            return Ok(Conclusion::Inconclusive(
-                "the backup has no baseline of this database and `expect` names no table: there is nothing to compare \
-                 with; capture with muster, or set `options: { expect: { \"public.orders\": 1000 } }`"
-                    .to_owned(),
-            ));
-        }
         let restored: BTreeMap<Name, Kind> =
             context::tables().map(|table| ((table.schema, table.name), table.kind)).collect();
-        let has_baseline = baseline.is_some();
-        let plan = plan(&options, baseline.unwrap_or_default(), &restored)?;
+        let Some(baseline) = baseline else { return unbased::run(&options, &restored) };
+        let plan = plan(&options, baseline, &restored)?;
         let chosen: Vec<String> = plan.iter().map(|(name, _)| label(name)).collect();
         if let Some(glob) = glob::unmatched(&options.tables, &chosen) {
             return Ok(Conclusion::Inconclusive(format!("`tables`: `{glob}` matches no table that is known here")));
         }
         let tally = count_all(&options, &plan, &restored)?;
-        if has_baseline {
-            warn_of_strangers(&options, &plan, &restored);
-        }
+        warn_of_strangers(&options, &plan, &restored);
         let _ = report::set_metric("tables", &[], plan.len().try_into().map_or(f64::INFINITY, |n: u32| n.into()));
         Ok(Conclusion::Completed(tally.summary()))
     }

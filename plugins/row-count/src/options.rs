@@ -11,8 +11,31 @@ pub(crate) struct Options {
     pub expect: BTreeMap<String, u64>,
     /// How far a count may be from what is expected, by `schema.table`: rows, or a share such as `1%`.
     pub tolerance: BTreeMap<String, Tolerance>,
+    /// Without a baseline: how far a count may be from the last passed run's; rows, or a share. Default: `10%`.
+    #[serde(rename = "sinceLastRun")]
+    pub since_last_run: Option<Tolerance>,
+    /// The last passed run's counts, where the backup has no baseline. muster gives it; a drill file need not.
+    #[serde(rename = "lastRun")]
+    pub last_run: Option<LastRun>,
     /// Globs of `schema.table` (`*` any text, `?` any character) that choose from the baseline; empty: all.
     pub tables: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LastRun {
+    pub run: String,
+    /// Rows by database and `schema.table`.
+    pub databases: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Data grow and shrink between two backups; a table that lost a tenth of its rows is worth a look.
+const SINCE_LAST_RUN: Tolerance = Tolerance::Share(100_000);
+
+impl Options {
+    pub(crate) fn since_last_run(&self) -> Tolerance {
+        self.since_last_run.unwrap_or(SINCE_LAST_RUN)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

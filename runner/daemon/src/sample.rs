@@ -7,7 +7,9 @@ use std::time::Duration;
 use drill::agent::{CheckOutcome, CheckUsage};
 use drill::finding::{Finding, Severity};
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Artifact, CheckEnded, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary};
+use drill::ledger::{
+    Artifact, CheckEnded, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary, Vouched,
+};
 use drill::phase::Phase;
 use drill::port::Store;
 use drill::proof::{Attempt, Expected, IsolationProof, LeaseProof, LimitInForce, Probe, ReleaseProof};
@@ -160,9 +162,10 @@ fn artifact() -> Artifact {
         digest: Sha256Digest::of(b"manifest"),
         name: "orders".to_owned(),
         location: "/backups/orders/20261121T200300Z".to_owned(),
-        signed_by: "backup.pub".to_owned(),
+        vouched: Vouched::Signature { key: "backup.pub".to_owned() },
         size: 1_288_490_189,
-        snapshot_time: "2026-11-21T20:03:00Z".parse().unwrap(),
+        snapshot_time: Some("2026-11-21T20:03:00Z".parse().unwrap()),
+        snapshot_time_from: drill::manifest::SnapshotTimeFrom::Capture,
         source_version: "15.18 (Debian 15.18-0+deb12u1)".to_owned(),
         databases: vec!["orders".to_owned()],
     }
@@ -293,7 +296,7 @@ pub(crate) fn hostile() -> Vec<Event> {
         Event::Artifact(artifact) => Event::Artifact(Artifact {
             name: text(),
             location: text(),
-            signed_by: text(),
+            vouched: Vouched::Signature { key: text() },
             source_version: text(),
             ..artifact
         }),

@@ -63,7 +63,7 @@ impl Times {
         let recovery_point = state
             .artifact
             .as_ref()
-            .and_then(|artifact| Duration::try_from(state.started.at.duration_since(artifact.snapshot_time)).ok());
+            .and_then(|artifact| Duration::try_from(state.started.at.duration_since(artifact.snapshot_time?)).ok());
         let boundary_overhead = done(Phase::Probe).map(|probe| probe + done(Phase::Lease).unwrap_or_default());
         Self { recovery_time, recovery_point, boundary_overhead }
     }
@@ -152,7 +152,21 @@ fn exceeded(state: &State, times: &Times) -> Vec<Stop> {
         compare("recovery time", times.recovery_time, objectives.recovery_time);
     }
     compare("recovery point", times.recovery_point, objectives.recovery_point);
+    stops.extend(unknown_recovery_point(state));
     stops
+}
+
+/// An objective that nothing can be compared with was not met, and was not missed either.
+fn unknown_recovery_point(state: &State) -> Option<Stop> {
+    let objective = state.started.objectives.recovery_point?;
+    state.artifact.as_ref().filter(|artifact| artifact.snapshot_time.is_none())?;
+    let objective = unit::duration(objective);
+    let message = format!(
+        "the recovery point is unknown, and its objective is {objective}: the dump does not say when it was begun"
+    );
+    Some(Stop::new(Reason::CheckInconclusive, message).advise(
+        "make plain dumps with `pg_dump --verbose`, which writes the time into them, or use an archive format, or `muster capture`",
+    ))
 }
 
 /// Failed before inconclusive; among equals the first, which is the one that happened first.
@@ -177,7 +191,7 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Artifact, Event, Owner, RunStarted, Stamped};
+    use crate::ledger::{Artifact, Event, Owner, RunStarted, Stamped, Vouched};
     use crate::spec::Objectives;
 
     fn state(events: &[Event]) -> State {
@@ -284,9 +298,10 @@ mod tests {
             digest: crate::id::Sha256Digest::of(b""),
             name: "orders".to_owned(),
             location: "/b".to_owned(),
-            signed_by: "k".to_owned(),
+            vouched: Vouched::Signature { key: "k".to_owned() },
             size: 1,
-            snapshot_time: "2026-11-20T02:15:00Z".parse().expect("a time"),
+            snapshot_time: Some("2026-11-20T02:15:00Z".parse().expect("a time")),
+            snapshot_time_from: crate::manifest::SnapshotTimeFrom::Capture,
             source_version: "15.18".to_owned(),
             databases: vec!["d".to_owned()],
         }));

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod phase;
 pub mod port;
 pub mod proof;
+pub mod schema;
 pub mod secret;
 pub mod spec;
 pub mod stop;

@@ -19,12 +19,48 @@ pub struct Manifest {
     pub kind: Kind,
     /// What is backed up, such as `orders`; the same for every backup of it.
     pub name: String,
-    /// When the snapshot was taken, from the source server's clock: the recovery point is measured from here.
-    pub snapshot_time: jiff::Timestamp,
+    /// When the snapshot was taken: the recovery point is measured from here. None where nobody recorded it.
+    pub snapshot_time: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "SnapshotTimeFrom::is_capture")]
+    pub snapshot_time_from: SnapshotTimeFrom,
     pub source: Source,
     /// Roles, memberships and role settings. None is a finding: a backup without its roles is a classic disaster.
     pub globals: Option<FileEntry>,
     pub parts: Vec<Part>,
+}
+
+/// Who says when the snapshot was taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotTimeFrom {
+    /// The source server's clock, asked in the snapshot itself.
+    #[default]
+    Capture,
+    /// The dump says when it was begun, and in UTC.
+    DumpHeader,
+    /// The dump says when it was begun, in a time zone that somebody named.
+    DumpHeaderInNamedZone,
+    /// The dump says when it was begun and not in which time zone: it was read as UTC.
+    DumpHeaderReadAsUtc,
+    /// Nobody recorded it, and a file's modification time proves nothing.
+    Unknown,
+}
+
+impl SnapshotTimeFrom {
+    pub fn is_capture(&self) -> bool {
+        *self == Self::Capture
+    }
+
+    /// What a person should know about the time; empty where there is nothing to add.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Capture => "",
+            Self::DumpHeader => "by the dump's own header",
+            Self::DumpHeaderInNamedZone => "by the dump's own header, in the time zone that was named for it",
+            Self::DumpHeaderReadAsUtc => "by the dump's own header, which names no time zone and was read as UTC",
+            Self::Unknown => "nobody recorded when it was taken",
+        }
+    }
 }
 
 /// `physical` is reserved.
@@ -61,6 +97,7 @@ pub struct Part {
     pub format: DumpFormat,
     pub files: Vec<FileEntry>,
     pub baseline: Option<FileEntry>,
+    /// The objects of its schema: see [`crate::schema`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<FileEntry>,
     /// The blocks of the baseline's content digests.
@@ -69,7 +106,8 @@ pub struct Part {
     /// Eight bytes of each row's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_digests: Option<FileEntry>,
-    pub locale: Locale,
+    /// None where the dump does not say what its database was made with.
+    pub locale: Option<Locale>,
     pub extensions: Vec<Extension>,
 }
 
@@ -77,6 +115,55 @@ pub struct Part {
 #[serde(rename_all = "kebab-case")]
 pub enum DumpFormat {
     Custom,
+    /// Several files, `toc.dat` among them.
+    Directory,
+    Tar,
+    /// A script for `psql`.
+    Plain,
+    PlainGzip,
+    PlainZstd,
+}
+
+impl DumpFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Custom => "custom",
+            Self::Directory => "directory",
+            Self::Tar => "tar",
+            Self::Plain => "plain",
+            Self::PlainGzip => "plain-gzip",
+            Self::PlainZstd => "plain-zstd",
+        }
+    }
+
+    /// How a script is packed; None for archives, which `pg_restore` unpacks itself.
+    pub fn packing(self) -> Option<Packing> {
+        match self {
+            Self::Custom | Self::Directory | Self::Tar => None,
+            Self::Plain => Some(Packing::None),
+            Self::PlainGzip => Some(Packing::Gzip),
+            Self::PlainZstd => Some(Packing::Zstd),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    pub const ALL: [Self; 3] = [Self::None, Self::Gzip, Self::Zstd];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +201,17 @@ pub struct Locale {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Extension {
     pub name: String,
-    pub version: String,
+    /// None where only the dump tells of the extension: it names no version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     pub schema: String,
+}
+
+impl Part {
+    /// Whether the dump makes its own database. Archives always do; a script does where it says with which locale.
+    pub fn makes_its_database(&self) -> bool {
+        self.format.packing().is_none() || self.locale.is_some()
+    }
 }
 
 impl Manifest {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, Sha256Digest};
+use crate::manifest::Manifest;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -54,11 +55,38 @@ pub struct Objectives {
     pub recovery_point: Option<Duration>,
 }
 
+/// Where the backup is and who vouches for it. Paths are relative to the drill file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Path of `manifest.json`; relative to the drill file.
-    pub manifest: String,
-    /// Never empty: without a key no backup can be told from a forged one.
+pub enum Source {
+    /// A backup that `muster capture` or `muster adopt` made.
+    Manifest {
+        /// Path of `manifest.json`.
+        path: String,
+        /// Never empty: without a key no backup can be told from a forged one.
+        trusted_keys: Vec<TrustedKey>,
+    },
+    /// What somebody else's tool made.
+    Dump(DumpSource),
+}
+
+/// A dump without a manifest. A drill file pins it by `sha256`, by `signature` or by both; only `muster run --dump` may do
+/// without, and every result says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpSource {
+    /// A dump file, or a directory in directory format.
+    pub path: String,
+    /// Of the file; of a directory, of what `LC_ALL=C sha256sum *` prints in it.
+    pub sha256: Option<Sha256Digest>,
+    pub signature: Option<DumpSignature>,
+    /// The time zone of the process that made the dump, which its header does not record. None: read as UTC.
+    pub timezone: Option<String>,
+}
+
+/// A minisign signature of the file; of a directory, of what `LC_ALL=C sha256sum *` prints in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpSignature {
+    pub path: String,
+    /// Never empty.
     pub trusted_keys: Vec<TrustedKey>,
 }
 
@@ -145,6 +173,25 @@ pub struct Check {
     pub limits: CheckLimits,
     /// A JSON object for the plugin.
     pub options: serde_json::Value,
+    /// What a default check compares with: it is left out of a run whose backup does not have that. A check that the drill
+    /// names runs whatever the backup has, and says so.
+    pub needs: Option<Need>,
+}
+
+/// A part of a backup's baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Schema,
+    Digests,
+}
+
+impl Need {
+    pub fn is_met(self, manifest: &Manifest) -> bool {
+        manifest.parts.iter().any(|part| match self {
+            Self::Schema => part.schema.is_some(),
+            Self::Digests => part.blocks.is_some(),
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

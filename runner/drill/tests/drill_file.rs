@@ -3,8 +3,8 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 use std::path::{Path, PathBuf};
 
-use drill::file::{Options, json_schema, parse, render};
-use drill::spec::{Drill, Enforcement};
+use drill::file::{Options, json_schema, of_dump, parse, render};
+use drill::spec::{Drill, DumpSource, Enforcement, Source};
 use expect_test::{Expect, expect, expect_file};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -62,6 +62,19 @@ fn full() -> Value {
     })
 }
 
+/// The same, of a dump without a manifest.
+fn full_of_a_dump() -> Value {
+    let mut value = full();
+    value["spec"]["source"] = json!({
+        "dump": "orders.dump",
+        "sha256": format!("sha256:{}", "0a".repeat(32)),
+        "signature": "signatures/orders.minisig",
+        "timezone": "Europe/Berlin",
+        "trustedKeys": [{ "file": "backup.pub" }],
+    });
+    value
+}
+
 #[test]
 fn every_file_in_schedules_is_valid() {
     let files = shipped();
@@ -96,8 +109,8 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
                 recovery_time: None,
                 recovery_point: None,
             },
-            source: Source {
-                manifest: "/backups/orders/latest/manifest.json",
+            source: Manifest {
+                path: "/backups/orders/latest/manifest.json",
                 trusted_keys: [
                     File(
                         "backup.pub",
@@ -123,6 +136,26 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
             },
             checks: [
                 Check {
+                    name: "schema",
+                    plugin: Builtin(
+                        "schema",
+                    ),
+                    grants: {},
+                    limits: CheckLimits {
+                        memory: 67108864,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
+                        log_bytes: 65536,
+                        findings: 1000,
+                        metrics: 100,
+                        handles: 64,
+                    },
+                    options: Object {},
+                    needs: Some(
+                        Schema,
+                    ),
+                },
+                Check {
                     name: "rows",
                     plugin: Builtin(
                         "row-count",
@@ -130,14 +163,35 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
                     grants: {},
                     limits: CheckLimits {
                         memory: 67108864,
-                        cpu_time: 10s,
-                        wall_time: 300s,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
                         log_bytes: 65536,
                         findings: 1000,
                         metrics: 100,
                         handles: 64,
                     },
                     options: Object {},
+                    needs: None,
+                },
+                Check {
+                    name: "content",
+                    plugin: Builtin(
+                        "checksum",
+                    ),
+                    grants: {},
+                    limits: CheckLimits {
+                        memory: 67108864,
+                        cpu_time: 3600s,
+                        wall_time: 3600s,
+                        log_bytes: 65536,
+                        findings: 1000,
+                        metrics: 100,
+                        handles: 64,
+                    },
+                    options: Object {},
+                    needs: Some(
+                        Digests,
+                    ),
                 },
             ],
             deadlines: Deadlines {
@@ -165,12 +219,18 @@ fn the_daemon_requires_limits_where_the_file_does_not_say() {
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
 #[test]
 fn no_key_is_ignored() {
-    let whole = parsed(&full()).unwrap();
+    for full in [full(), full_of_a_dump()] {
+        no_key_of(&full);
+    }
+}
+
+fn no_key_of(full: &Value) {
+    let whole = parsed(full).unwrap();
     let mut paths = Vec::new();
-    pointers(&full(), "", &mut paths);
+    pointers(full, "", &mut paths);
     assert!(paths.len() > 50);
     for pointer in paths {
-        let mut less = full();
+        let mut less = full.clone();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         let removed = match less.pointer_mut(parent).unwrap() {
             Value::Object(map) => map.remove(key),
@@ -205,14 +265,23 @@ fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
 fn the_schema_and_the_parser_know_the_same_keys() {
     let schema = json_schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    assert!(validator.is_valid(&full()));
+    assert!(validator.is_valid(&full()) && validator.is_valid(&full_of_a_dump()));
 
     let mut known = Vec::new();
     schema_keys(&schema, "", &mut known);
     let mut written = Vec::new();
     pointers(&full(), "", &mut written);
-    let written: Vec<String> =
-        written.iter().map(|pointer| pointer.replace(|c: char| c.is_ascii_digit(), "*")).collect();
+    pointers(&full_of_a_dump(), "", &mut written);
+    let written: Vec<String> = written
+        .iter()
+        .map(|pointer| {
+            pointer
+                .split('/')
+                .map(|step| if step.parse::<u32>().is_ok() { "*" } else { step })
+                .collect::<Vec<_>>()
+                .join("/")
+        })
+        .collect();
     for (key, offered) in known {
         assert_eq!(written.contains(&key), offered, "{key}");
     }
@@ -259,6 +328,34 @@ fn schema_keys(schema: &Value, at: &str, into: &mut Vec<(String, bool)>) {
     if let Some(items) = schema.get("items") {
         schema_keys(items, &format!("{at}/*"), into);
     }
+}
+
+#[test]
+fn a_dump_without_a_file_gets_a_drill_of_its_own_name() {
+    let of = |path: &str| {
+        let dump = DumpSource { path: path.to_owned(), sha256: None, signature: None, timezone: None };
+        let drill = of_dump(dump.clone(), Options::default());
+        assert_eq!(drill.source, Source::Dump(dump));
+        assert_eq!(drill.checks.len(), 3);
+        drill.name.to_string()
+    };
+    for (path, name) in [
+        ("/b/Orders_2026.sql.gz", "orders-2026"),
+        ("orders", "orders"),
+        ("/b/dir/", "dir"),
+        ("/b/.hidden.dump", "hidden"),
+        ("/b/___.dump", "dump"),
+        ("/b/\u{8a9e}.dump", "dump"),
+        ("/b/a-very-long-name-of-thirty-one-charact.dump", "a-very-long-name-of-thirty-one"),
+    ] {
+        assert_eq!(of(path), name, "{path}");
+    }
+    assert_ne!(
+        of_dump(DumpSource { path: "a".to_owned(), sha256: None, signature: None, timezone: None }, Options::default())
+            .digest,
+        of_dump(DumpSource { path: "b".to_owned(), sha256: None, signature: None, timezone: None }, Options::default())
+            .digest,
+    );
 }
 
 #[test]

@@ -5,3 +5,4 @@ pub mod engine;
 pub mod isolation;
 pub mod key;
 pub mod store;
+pub mod unpack;

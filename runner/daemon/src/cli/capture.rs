@@ -133,7 +133,7 @@ fn summary(captured: &Captured, out: &Path, key: &Path) -> String {
         "{}, {}, snapshot of {}, PostgreSQL {}",
         unit::plural(captured.tables, "table"),
         unit::plural(captured.rows, "row"),
-        manifest.snapshot_time.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        manifest.snapshot_time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default(),
         manifest.source.version
     ));
     more(format!("manifest sha256 {}, signed by key {}", captured.digest.short(), captured.signed_by));

@@ -1,4 +1,5 @@
 //! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
+pub mod adopt;
 pub mod capture;
 pub mod completions;
 pub mod doctor;
@@ -38,6 +39,7 @@ struct Cli {
 enum Command {
     Key(key::Args),
     Capture(capture::Args),
+    Adopt(adopt::Args),
     Verify(verify::Args),
     Run(run::Args),
     Runs(runs::Args),
@@ -92,6 +94,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
     match command {
         Command::Key(args) => key::run(args).await,
         Command::Capture(args) => capture::run(args).await,
+        Command::Adopt(args) => adopt::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Run(args) => run::run(args).await,
         Command::Runs(args) => runs::run(args).await,

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use drill::file::Options;
+use drill::id::Sha256Digest;
 use drill::ledger::Owner;
+use drill::spec::{Drill, DumpSource};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
 use rustix::fs::Access;
@@ -19,11 +21,22 @@ use crate::{state_dir, wiring};
 
 /// Run one drill now
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  muster run schedules/smallest.yaml\n\n\
+#[command(after_help = "Examples:\n  muster run schedules/smallest.yaml\n  \
+    muster run --dump orders.sql.gz   (a first drill: no file, no signature, and every result says so)\n\n\
     Exit codes: 0 passed, 1 failed, 2 inconclusive, 3 nothing was begun, 4 something is left over.")]
 pub struct Args {
     /// The drill file
-    drill: PathBuf,
+    #[arg(required_unless_present = "dump", conflicts_with = "dump")]
+    drill: Option<PathBuf>,
+    /// A dump of `pg_dump` in place of a drill file: custom, directory, tar, plain, or plain with gzip or zstd
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    /// Digest that the dump must have; of a directory, of what `LC_ALL=C sha256sum *` prints in it
+    #[arg(long, value_name = "DIGEST", requires = "dump", value_parser = digest)]
+    sha256: Option<Sha256Digest>,
+    /// Time zone of the machine that made the dump [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "dump")]
+    timezone: Option<String>,
     /// What is printed
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -36,10 +49,15 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Stop> {
-    let (drill, drill_file, directory) = match drill_file::load(&args.drill, Options::default()) {
-        Ok(loaded) => loaded,
-        Err(error) => return Ok(error.report()),
+    let loaded = match (&args.drill, &args.dump) {
+        (_, Some(dump)) => of_dump(dump, &args)?,
+        (Some(file), None) => match drill_file::load(file, Options::default()) {
+            Ok(loaded) => loaded,
+            Err(error) => return Ok(error.report()),
+        },
+        (None, None) => return Err(Stop::internal("a drill file or --dump is needed")),
     };
+    let (drill, drill_file, directory) = loaded;
     let checks = load_checks(&drill, &directory)?;
     let state_directory = state_dir::resolve()?;
     let ports = wiring::local(&state_directory)?;
@@ -61,7 +79,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
     let request = Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone() };
-    let ended = execute(request, &ports, observer, cancel).await;
+    let ended = Box::pin(execute(request, &ports, observer, cancel)).await;
     signals.abort();
     match ended {
         Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
@@ -81,6 +99,27 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
             Err(stop)
         }
     }
+}
+
+/// A drill without a file: the dump, and every default.
+fn of_dump(dump: &Path, args: &Args) -> Result<(Drill, PathBuf, PathBuf), Stop> {
+    let path = std::path::absolute(dump).or_stop(Reason::Internal, "resolving --dump")?;
+    let text = path.to_str().ok_or_else(|| Stop::internal(format!("`{}` is not a UTF-8 path", path.display())))?;
+    super::adopt::timezone(args.timezone.as_deref())?;
+    if !path.exists() {
+        return Err(
+            Stop::internal(format!("the dump `{text}` does not exist")).advise("name a file or a directory of pg_dump")
+        );
+    }
+    let source =
+        DumpSource { path: text.to_owned(), sha256: args.sha256, signature: None, timezone: args.timezone.clone() };
+    let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((drill::file::of_dump(source, Options::default()), path, directory))
+}
+
+/// As `sha256sum` prints it, too.
+fn digest(text: &str) -> Result<Sha256Digest, String> {
+    drivers::artifact::digest::expected(text, "")
 }
 
 /// Ends what killed runs left, before a new one begins. What cannot be settled is said, and is no reason not to drill.

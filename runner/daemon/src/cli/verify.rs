@@ -58,24 +58,34 @@ async fn verify(args: &Args, trust: Trust) -> Result<(), Stop> {
         return Ok(());
     }
     let manifest = &backup.manifest;
-    let age = jiff::Timestamp::now().duration_since(manifest.snapshot_time);
-    let age = std::time::Duration::try_from(age)
-        .map_or_else(|_| "in the future".to_owned(), |age| format!("{} ago", unit::duration(age)));
+    let age = |time| {
+        std::time::Duration::try_from(jiff::Timestamp::now().duration_since(time))
+            .map_or_else(|_| "taken in the future".to_owned(), |age| format!("taken {} ago", unit::duration(age)))
+    };
+    let note = manifest.snapshot_time_from.note();
+    let taken = [manifest.snapshot_time.map(age).unwrap_or_default(), note.to_owned()].join(" ");
     let mut out = std::io::stdout().lock();
     // The verdict is in the exit code, too.
     let _ = writeln!(
         out,
-        "verified   {} in {}\n           {}, {}, PostgreSQL {}\n           taken {age}, signed by {} (key {}), manifest sha256 {}",
+        "verified   {} in {}\n           {}, {}, PostgreSQL {}\n           {}, {}, manifest sha256 {}",
         clean(&backup.location.display().to_string()),
         unit::duration(began.elapsed()),
         unit::plural(manifest.files().count() as u64, "file"),
         unit::size(manifest.total_size()),
         clean(&manifest.source.version),
-        clean(&backup.signer.name),
-        backup.signer.key_id,
+        taken.trim(),
+        clean(&signer(&backup)),
         backup.digest.short(),
     );
     Ok(())
+}
+
+fn signer(backup: &FileBackup) -> String {
+    backup.signer.as_ref().map_or_else(
+        || backup.vouched.to_string(),
+        |signer| format!("signed by {} (key {})", signer.name, signer.key_id),
+    )
 }
 
 /// What people name is the backup, or where backups are.

@@ -52,6 +52,10 @@ impl Baselines {
         Ok(Self(all))
     }
 
+    pub(super) fn has_tables(&self, database: &str) -> bool {
+        self.get(database).is_some_and(|baseline| baseline.tables.is_some())
+    }
+
     pub(super) fn get(&self, database: &str) -> Option<&Baseline> {
         self.0.get(database)
     }

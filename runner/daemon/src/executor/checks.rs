@@ -8,7 +8,7 @@ use drill::id::Sha256Digest;
 use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
-use drill::port::{LeaseRequest, Server};
+use drill::port::{Lease, LeaseRequest, Server};
 use drill::spec::{Check, Drill, Grant, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
@@ -17,8 +17,10 @@ use plugin_host::{Host, HostConfig};
 use tokio::time::Instant;
 
 use super::baselines::Baselines;
+use super::last_run;
 use super::observe::Update;
 use super::phases::{Context, interrupted, phase};
+use super::run::Request;
 use crate::agent::AgentLink;
 
 /// Bytes that a component may have.
@@ -43,6 +45,11 @@ impl Loaded {
         let grants = self.grants.iter().map(|grant| grant.as_str().to_owned()).collect();
         PluginRecord { check: self.check.name.clone(), from, digest: self.digest, grants }
     }
+}
+
+/// The checks of a run of this backup: default ones are left out where it has nothing that they compare with.
+pub(super) fn applicable<'a>(request: &'a Request, manifest: &Manifest) -> impl Iterator<Item = &'a Loaded> {
+    request.checks.iter().filter(|loaded| loaded.check.needs.is_none_or(|need| need.is_met(manifest)))
 }
 
 /// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
@@ -147,7 +154,7 @@ async fn run_checks(
     let (databases, checks) = tokio::select! {
         biased;
         () = context.cancel.asked() => return Err(interrupted(Phase::Validate)),
-        sent = send_blobs(context, agent, baselines, &request.databases) => sent?,
+        sent = send_blobs(context, agent, manifest, baselines, server, &lease, &request.databases) => sent?,
     };
     let started_at = context.journal.state().started.at;
     let drill = &context.request.drill;
@@ -156,7 +163,7 @@ async fn run_checks(
         drill: drill.name.clone(),
         engine: context.ports.engine.name().to_owned(),
         started_at,
-        snapshot_time: Some(manifest.snapshot_time),
+        snapshot_time: manifest.snapshot_time,
         recovery_point_objective_ms: drill
             .objectives
             .recovery_point
@@ -173,24 +180,34 @@ async fn run_checks(
 async fn send_blobs(
     context: &Context<'_>,
     agent: &mut AgentLink,
+    manifest: &Manifest,
     baselines: &Baselines,
+    server: &dyn Server,
+    lease: &Lease,
     names: &[String],
 ) -> Result<(Vec<JobDatabase>, Vec<JobCheck>), Stop> {
     let mut databases = Vec::new();
     for name in names {
         let known = baselines.get(name);
         let baseline = send_some(agent, known.and_then(|known| known.tables.as_deref())).await?;
-        let schema = send_some(agent, known.and_then(|known| known.schema.as_deref())).await?;
+        let schema = match known.and_then(|known| known.schema.as_deref()) {
+            None => None,
+            Some(file) => {
+                let taken = lease.taken.get(name).cloned().unwrap_or_default();
+                Some(server.expected_schema(manifest, name, file, taken).await?)
+            }
+        };
+        let schema = send_some(agent, schema.as_deref()).await?;
         databases.push(JobDatabase { name: name.clone(), baseline, schema });
     }
     let mut checks = Vec::new();
-    for loaded in &context.request.checks {
+    for loaded in applicable(context.request, manifest) {
         checks.push(JobCheck {
             name: loaded.check.name.clone(),
             component: agent.send_blob(&loaded.component).await?,
             grants: loaded.grants.iter().copied().collect(),
             limits: loaded.check.limits,
-            options: loaded.check.options.clone(),
+            options: options(context, loaded, baselines, names).await?,
         });
     }
     Ok((databases, checks))
@@ -201,6 +218,26 @@ async fn send_some(agent: &mut AgentLink, bytes: Option<&[u8]>) -> Result<Option
         Some(bytes) => agent.send_blob(bytes).await.map(Some),
         None => Ok(None),
     }
+}
+
+/// Where a database has no baseline, counting compares with what the last passed run counted.
+async fn options(
+    context: &Context<'_>,
+    loaded: &Loaded,
+    baselines: &Baselines,
+    names: &[String],
+) -> Result<serde_json::Value, Stop> {
+    let mut options = loaded.check.options.clone();
+    let counts = matches!(&loaded.check.plugin, Plugin::Builtin(name) if name == "row-count");
+    if !counts || names.iter().all(|name| baselines.has_tables(name)) {
+        return Ok(options);
+    }
+    let (store, drill) = (context.ports.store.as_ref(), &context.request.drill.name);
+    let last = last_run::counts(store, drill, &context.journal.run(), &loaded.check.name).await?;
+    if let (Some(last), Some(options)) = (last, options.as_object_mut()) {
+        options.insert("lastRun".to_owned(), last);
+    }
+    Ok(options)
 }
 
 /// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.

@@ -5,6 +5,7 @@ mod baselines;
 mod cancel;
 mod checks;
 mod journal;
+mod last_run;
 mod observe;
 mod phases;
 mod recover;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use drill::conclude::deadline;
 use drill::id::Sha256Digest;
-use drill::ledger::{Artifact, Event, PhaseOutcome, Resource};
-use drill::manifest::Manifest;
+use drill::ledger::{Artifact, Event, PhaseOutcome, Resource, Vouched};
+use drill::manifest::{Manifest, SnapshotTimeFrom};
 use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
@@ -164,6 +164,7 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
     match result {
         Ok(opened) => {
             context.journal.append(Event::Artifact(artifact(&opened))).await?;
+            warn_of_what_is_unknown(context, &opened).await?;
             Ok((opened, begun.elapsed()))
         }
         Err(stop) => {
@@ -177,13 +178,45 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
     }
 }
 
+/// What a person must not overlook in a result.
+async fn warn_of_what_is_unknown(context: &Context<'_>, opened: &Opened) -> Result<(), Stop> {
+    match opened.vouched {
+        Vouched::Signature { .. } => {}
+        Vouched::Sha256 => {
+            let message =
+                "nobody signed this dump: the drill pins its digest, and whoever writes the drill vouches for it";
+            context.journal.warn("verify", "UNSIGNED", message.to_owned()).await?;
+        }
+        Vouched::Nobody => {
+            let message = "nobody vouches for this dump: anybody who can write to its place can have made it; pin its digest or sign it";
+            context.journal.warn("verify", "UNSIGNED", message.to_owned()).await?;
+        }
+    }
+    let message = match opened.manifest.snapshot_time_from {
+        SnapshotTimeFrom::Capture | SnapshotTimeFrom::DumpHeader | SnapshotTimeFrom::DumpHeaderInNamedZone => {
+            return Ok(());
+        }
+        SnapshotTimeFrom::DumpHeaderReadAsUtc => {
+            "the recovery point is measured from the dump's own header, which names no time zone: it was read as UTC"
+        }
+        SnapshotTimeFrom::Unknown => {
+            "the recovery point is unknown: the dump does not say when it was begun, or not in which time zone"
+        }
+    };
+    context.journal.warn("verify", "recovery point", message.to_owned()).await
+}
+
 /// A wrong clock must not make a backup look newer than it is.
 fn not_from_the_future(manifest: &Manifest) -> Result<(), Stop> {
     let now = jiff::Timestamp::now();
-    if manifest.snapshot_time <= now + CLOCK_SKEW {
-        return Ok(());
+    let Some(taken) = manifest.snapshot_time.filter(|taken| *taken > now + CLOCK_SKEW) else { return Ok(()) };
+    let now = now.round(jiff::Unit::Second).unwrap_or(now);
+    if manifest.snapshot_time_from == SnapshotTimeFrom::DumpHeaderReadAsUtc {
+        let problem =
+            format!("the dump's header, read as UTC, says that it was begun at {taken}, and here it is {now}");
+        return Err(Stop::internal(problem)
+            .advise("the header names no time zone: name the one of the machine that made the dump, as `timezone` or --timezone"));
     }
-    let (taken, now) = (manifest.snapshot_time, now.round(jiff::Unit::Second).unwrap_or(now));
     Err(Stop::internal(format!("the backup was taken at {taken}, and here it is {now}: one of the clocks is wrong"))
         .advise("set the clock of this machine, or of the one that the backup was made from"))
 }
@@ -194,9 +227,10 @@ fn artifact(opened: &Opened) -> Artifact {
         digest: opened.digest,
         name: manifest.name.clone(),
         location: opened.location.clone(),
-        signed_by: opened.signed_by.clone(),
+        vouched: opened.vouched.clone(),
         size: manifest.total_size(),
         snapshot_time: manifest.snapshot_time,
+        snapshot_time_from: manifest.snapshot_time_from,
         source_version: manifest.source.version.clone(),
         databases: manifest.parts.iter().map(|part| part.database.clone()).collect(),
     }
@@ -232,7 +266,7 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
             .advise("free some space, or point MUSTER_STATE_DIR at a larger file system"));
         }
         context.ports.credentials.warm_up().await?;
-        for check in &context.request.checks {
+        for check in checks::applicable(context.request, &opened.manifest) {
             context.journal.append(Event::Plugin(check.record())).await?;
         }
         let note = format!("{}, {} free", plan.note(), unit::size(survey.free_disk));
@@ -291,12 +325,8 @@ async fn verify(
         let progress = context.journal.progress(Phase::Verify);
         opened.artifact.stage(&storage.staging, &progress).await?;
         let baselines = Baselines::take(&opened.manifest, &storage.staging)?;
-        let age = unit::duration(
-            Duration::try_from(jiff::Timestamp::now().duration_since(opened.manifest.snapshot_time))
-                .unwrap_or_default(),
-        );
         let size = unit::size(opened.manifest.total_size());
-        let note = format!("{size}, {}, signed by {}, taken {age} ago", opened.digest.short(), opened.signed_by);
+        let note = format!("{size}, {}, {}, {}", opened.digest.short(), opened.vouched, taken(&opened.manifest));
         Ok((baselines, note))
     };
     let result = phase_begun_before(context, Phase::Verify, opening, drill.deadlines.verify, work).await;
@@ -306,6 +336,15 @@ async fn verify(
         quarantine(context, opened, stop).await?;
     }
     result
+}
+
+/// When the backup was taken, and who says so.
+fn taken(manifest: &Manifest) -> String {
+    let note = manifest.snapshot_time_from.note();
+    let Some(time) = manifest.snapshot_time else { return note.to_owned() };
+    let age = Duration::try_from(jiff::Timestamp::now().duration_since(time)).unwrap_or_default();
+    let age = unit::duration(age);
+    if note.is_empty() { format!("taken {age} ago") } else { format!("taken {age} ago {note}") }
 }
 
 async fn quarantine(context: &Context<'_>, opened: &Opened, stop: &Stop) -> Result<(), Stop> {

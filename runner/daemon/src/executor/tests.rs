@@ -322,6 +322,7 @@ fn loaded() -> Loaded {
         grants: BTreeSet::new(),
         limits: CheckLimits::default(),
         options: serde_json::json!({}),
+        needs: None,
     };
     Loaded { check, component: b"component".to_vec(), digest: Sha256Digest::of(b"component"), grants: BTreeSet::new() }
 }
@@ -333,7 +334,7 @@ fn drill() -> Drill {
         digest: Sha256Digest::of(b"drill"),
         schedule: None,
         objectives: Objectives::default(),
-        source: Source { manifest: "/backups/manifest.json".to_owned(), trusted_keys: Vec::new() },
+        source: Source::Manifest { path: "/backups/manifest.json".to_owned(), trusted_keys: Vec::new() },
         engine: Postgresql { major: None, jobs: 1, fidelity: Fidelity::Production, settings: BTreeMap::new() },
         isolation: Isolation::Local(Limits {
             memory: None,
@@ -371,14 +372,15 @@ impl Artifacts for FakeArtifacts {
             schema: None,
             blocks: None,
             row_digests: None,
-            locale,
+            locale: Some(locale),
             extensions: Vec::new(),
         };
         let manifest = Manifest {
             version: 1,
             kind: Kind::Logical,
             name: "orders".to_owned(),
-            snapshot_time: jiff::Timestamp::now(),
+            snapshot_time: Some(jiff::Timestamp::now()),
+            snapshot_time_from: drill::manifest::SnapshotTimeFrom::Capture,
             source: drill::manifest::Source {
                 engine: "postgresql".to_owned(),
                 version: "15.18".to_owned(),
@@ -393,7 +395,7 @@ impl Artifacts for FakeArtifacts {
             manifest,
             digest: Sha256Digest::of(b"manifest"),
             location: "/backups".to_owned(),
-            signed_by: "backup".to_owned(),
+            vouched: drill::ledger::Vouched::Signature { key: "backup".to_owned() },
         })
     }
 }

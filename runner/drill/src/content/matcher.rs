@@ -302,7 +302,9 @@ mod tests {
     /// The blocks that a capture would make.
     fn blocks(rows: &[Row]) -> Vec<Block> {
         let mut collector = Collector::new(0, usize::MAX);
-        rows.iter().for_each(|row| collector.push(*row));
+        for row in rows {
+            collector.push(*row);
+        }
         cut(&collector.finish()).0.iter().map(super::super::Group::block).collect()
     }
 
@@ -312,12 +314,14 @@ mod tests {
         let mut pass = Some(Blocks::From(0));
         while let Some(current) = pass {
             let mut matcher = Matcher::new(expected, &current, max_held, 1);
-            rows.iter().for_each(|row| matcher.push(row));
-            let matched = matcher.finish()?;
-            assert_eq!(matched.seen, rows.len() as u64);
-            different.extend(matched.different);
-            overrun.extend(matched.overrun);
-            pass = matched.rest.or_else(|| (!overrun.is_empty()).then(|| Blocks::Only(std::mem::take(&mut overrun))));
+            for row in rows {
+                matcher.push(row);
+            }
+            let seen = matcher.finish()?;
+            assert_eq!(seen.seen, rows.len() as u64);
+            different.extend(seen.different);
+            overrun.extend(seen.overrun);
+            pass = seen.rest.or_else(|| (!overrun.is_empty()).then(|| Blocks::Only(std::mem::take(&mut overrun))));
         }
         different.sort_by_key(|found| found.index);
         Ok(different)
@@ -378,7 +382,9 @@ mod tests {
             let found = look(&expected, &restored, room).expect("no block is that large");
             // The other way to the same answer: sort everything, then compare.
             let mut collector = Collector::new(0, usize::MAX);
-            restored.iter().for_each(|row| collector.push(*row));
+            for row in &restored {
+                collector.push(*row);
+            }
             let pass = collector.finish();
             let (groups, _) = crate::content::align(&pass, &firsts(&expected));
             let whole: Vec<Block> = groups.iter().map(super::super::Group::block).collect();

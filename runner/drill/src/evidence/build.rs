@@ -180,9 +180,11 @@ fn artifact(artifact: ledger::Artifact) -> Artifact {
         name: artifact.name,
         digest: artifact.digest,
         location: artifact.location,
-        signed_by: artifact.signed_by,
+        vouched_by: artifact.vouched.as_str().to_owned(),
+        signed_by: artifact.vouched.key().map(str::to_owned),
         size_bytes: artifact.size,
         snapshot_time: artifact.snapshot_time,
+        snapshot_time_from: artifact.snapshot_time_from,
         source_version: artifact.source_version,
         databases: artifact.databases,
     }

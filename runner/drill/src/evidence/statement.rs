@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, RunId, Sha256Digest};
+use crate::manifest::SnapshotTimeFrom;
 use crate::spec::Fidelity;
 use crate::verdict::{Leftovers, Reason, Verdict};
 
@@ -109,13 +110,17 @@ pub struct Recovery {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Artifact {
     pub name: String,
-    /// SHA-256 of the manifest.
+    /// SHA-256 of the manifest; of a dump without a manifest, the dump's own.
     pub digest: Sha256Digest,
     pub location: String,
-    /// The trusted key that signed the manifest.
-    pub signed_by: String,
+    /// `signature`, `sha256` (the drill names the digest, and nobody signed) or `nobody`.
+    pub vouched_by: String,
+    /// The trusted key that signed; null where nobody did.
+    pub signed_by: Option<String>,
     pub size_bytes: u64,
-    pub snapshot_time: jiff::Timestamp,
+    /// Null where nobody recorded it.
+    pub snapshot_time: Option<jiff::Timestamp>,
+    pub snapshot_time_from: SnapshotTimeFrom,
     pub source_version: String,
     pub databases: Vec<String>,
 }

@@ -106,9 +106,10 @@ fn the_subject_is_the_manifest_where_a_backup_was_opened() {
         digest: Sha256Digest::of(b"manifest"),
         name: "orders".to_owned(),
         location: "/backups/orders/20261122T021500Z".to_owned(),
-        signed_by: "backup.pub".to_owned(),
+        vouched: ledger::Vouched::Signature { key: "backup.pub".to_owned() },
         size: 12,
-        snapshot_time: at(0),
+        snapshot_time: Some(at(0)),
+        snapshot_time_from: crate::manifest::SnapshotTimeFrom::Capture,
         source_version: "15.18".to_owned(),
         databases: vec!["orders".to_owned()],
     });

@@ -9,8 +9,8 @@ use super::tree::Node;
 use super::{DEFAULT_CHECKS, Options, rule};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
-    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, Enforcement, Fidelity, Grant, Isolation, Limits,
-    Missed, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
+    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Fidelity,
+    Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
 };
 use crate::unit;
 
@@ -26,6 +26,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
     let deadlines = deadlines(spec.get("deadlines"));
     let schedule = spec.get("schedule").map(|schedule| self::schedule(schedule, problems));
     let engine = postgresql(spec.get("engine").get("postgresql"), problems);
+    let source = source(spec.get("source"), problems);
     let checks = checks(spec.get("checks"), spec.get("deadlines"), deadlines, problems);
     Some(Drill {
         // Last, because without a name there is still much to be said.
@@ -34,7 +35,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         digest,
         schedule,
         objectives: objectives(spec.get("objectives")),
-        source: source(spec.get("source")),
+        source: source?,
         engine,
         isolation: local(spec.get("isolation").get("local"), options),
         credentials: credentials(spec.get("credentials")),
@@ -88,15 +89,91 @@ fn objectives(node: Option<&Node>) -> Objectives {
     Objectives { recovery_time: duration(node, "recoveryTime"), recovery_point: duration(node, "recoveryPoint") }
 }
 
-fn source(node: Option<&Node>) -> Source {
+/// What `muster run --dump` runs: everything at its default. Without a name that a drill may have, there is none.
+pub(super) fn bare(name: DrillName, digest: Sha256Digest, dump: DumpSource, options: Options) -> Drill {
+    let nothing = &mut Problems::default();
+    Drill {
+        name,
+        labels: BTreeMap::new(),
+        digest,
+        schedule: None,
+        objectives: objectives(None),
+        source: Source::Dump(dump),
+        engine: postgresql(None, nothing),
+        isolation: local(None, options),
+        credentials: credentials(None),
+        checks: default_checks(self::deadlines(None)),
+        deadlines: deadlines(None),
+    }
+}
+
+fn source(node: Option<&Node>, problems: &mut Problems) -> Option<Source> {
+    let node = node?;
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let trusted_keys = trusted_keys(node);
+    match (node.get("manifest"), node.get("dump")) {
+        (Some(_), Some(dump)) => {
+            let problem = Problem::at(dump.place, "`source` takes one of `manifest` and `dump`, not both");
+            problems.push(problem.hint("keep `manifest` for a backup of muster's own, `dump` for one of another tool"));
+            None
+        }
+        (None, None) => {
+            let problem = Problem::at(node.place, "`source` names no backup");
+            problems.push(problem.hint("write `manifest`, or `dump` with `sha256`"));
+            None
+        }
+        (Some(_), None) => {
+            for name in ["sha256", "signature", "timezone"] {
+                if let Some(given) = node.get(name) {
+                    let problem =
+                        Problem::at(given.place, format!("`{name}` is for a `dump`: a manifest says it itself"));
+                    problems.push(problem.hint("remove it"));
+                }
+            }
+            if node.get("trustedKeys").is_none() {
+                let problem = Problem::at(node.place, "`trustedKeys` is missing from `source`");
+                problems.push(problem.hint("add trustedKeys: [{ file: keys/backup.pub }]"));
+            }
+            Some(Source::Manifest { path: text("manifest")?, trusted_keys })
+        }
+        (None, Some(dump)) => dump_source(node, dump, trusted_keys, problems).map(Source::Dump),
+    }
+}
+
+fn dump_source(node: &Node, dump: &Node, trusted_keys: Vec<TrustedKey>, problems: &mut Problems) -> Option<DumpSource> {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let path = dump.text()?.to_owned();
+    match (node.get("sha256"), node.get("signature"), node.get("trustedKeys")) {
+        (_, Some(signature), None) => {
+            let problem =
+                Problem::at(signature.place, "`signature` needs `trustedKeys`: without a key it proves nothing");
+            problems.push(problem.hint("add trustedKeys: [{ file: keys/backup.pub }]"));
+        }
+        (None, None, None) => {
+            let problem =
+                Problem::at(dump.place, "nobody vouches for this dump: neither `sha256` nor `trustedKeys` is given");
+            problems.push(problem.hint(
+                "add sha256: sha256:… (`sha256sum` prints the digits), or sign it and add trustedKeys; for a first try without either: \
+                 muster run --dump FILE",
+            ));
+        }
+        _ => {}
+    }
+    let signed = node.get("trustedKeys").is_some();
+    let signature = signed.then(|| DumpSignature {
+        path: text("signature").unwrap_or_else(|| format!("{}.minisig", path.trim_end_matches('/'))),
+        trusted_keys,
+    });
+    let sha256 = text("sha256").and_then(|text| text.parse().ok());
+    Some(DumpSource { path, sha256, signature, timezone: text("timezone") })
+}
+
+fn trusted_keys(node: &Node) -> Vec<TrustedKey> {
     let keys = node.get("trustedKeys").map(Node::items).unwrap_or_default().iter().filter_map(|key| {
         let text = |name| key.get(name).and_then(Node::text).map(str::to_owned);
         text("file").map(TrustedKey::File).or_else(|| text("inline").map(TrustedKey::Inline))
     });
-    Source {
-        manifest: node.get("manifest").and_then(Node::text).unwrap_or_default().to_owned(),
-        trusted_keys: keys.collect(),
-    }
+    keys.collect()
 }
 
 fn postgresql(node: Option<&Node>, problems: &mut Problems) -> Postgresql {
@@ -156,7 +233,7 @@ fn checks(
     deadlines: Deadlines,
     problems: &mut Problems,
 ) -> Vec<Check> {
-    let Some(node) = node else { return default_checks() };
+    let Some(node) = node else { return default_checks(deadlines) };
     let mut lines = BTreeMap::new();
     let mut checks = Vec::new();
     for item in node.items() {
@@ -180,13 +257,13 @@ fn checks(
                 .push(Problem::at(wall_time.place, message).hint("shorten it, or raise `validate` under `deadlines`"));
         }
         if let Some(plugin) = item.get("plugin").and_then(Node::text).and_then(|text| rule::plugin(text).ok()) {
-            checks.push(check_of(item, name, plugin, problems));
+            checks.push(check_of(item, name, plugin, deadlines, problems));
         }
     }
     checks
 }
 
-fn check_of(node: &Node, name: &str, plugin: Plugin, problems: &mut Problems) -> Check {
+fn check_of(node: &Node, name: &str, plugin: Plugin, deadlines: Deadlines, problems: &mut Problems) -> Check {
     let grants: BTreeSet<Grant> = Grant::ALL
         .into_iter()
         .filter(|grant| node.get("grants").is_some_and(|g| g.get(grant.as_str()).is_some()))
@@ -198,11 +275,20 @@ fn check_of(node: &Node, name: &str, plugin: Plugin, problems: &mut Problems) ->
         );
     }
     let options = node.get("options").map_or_else(|| serde_json::json!({}), Node::to_json);
-    Check { name: name.to_owned(), plugin, grants, limits: check_limits(node.get("limits")), options }
+    let limits = check_limits(node.get("limits"), default_limits(&plugin, deadlines));
+    Check { name: name.to_owned(), plugin, grants, limits, options, needs: None }
 }
 
-fn check_limits(node: Option<&Node>) -> CheckLimits {
+/// muster's own checks look at all that was restored, however much that is: the deadline of all checks bounds them.
+fn default_limits(plugin: &Plugin, deadlines: Deadlines) -> CheckLimits {
     let default = CheckLimits::default();
+    match plugin {
+        Plugin::Builtin(_) => CheckLimits { cpu_time: deadlines.validate, wall_time: deadlines.validate, ..default },
+        Plugin::File { .. } => default,
+    }
+}
+
+fn check_limits(node: Option<&Node>, default: CheckLimits) -> CheckLimits {
     CheckLimits {
         memory: size(node, "memory").unwrap_or(default.memory),
         cpu_time: duration(node, "cpuTime").unwrap_or(default.cpu_time),
@@ -214,13 +300,17 @@ fn check_limits(node: Option<&Node>) -> CheckLimits {
     }
 }
 
-fn default_checks() -> Vec<Check> {
-    let check = |(name, plugin): &(&str, &str)| Check {
-        name: (*name).to_owned(),
-        plugin: Plugin::Builtin((*plugin).to_owned()),
-        grants: BTreeSet::new(),
-        limits: CheckLimits::default(),
-        options: serde_json::json!({}),
+fn default_checks(deadlines: Deadlines) -> Vec<Check> {
+    let check = |(name, plugin, needs): &(&str, &str, Option<Need>)| {
+        let plugin = Plugin::Builtin((*plugin).to_owned());
+        Check {
+            name: (*name).to_owned(),
+            limits: default_limits(&plugin, deadlines),
+            plugin,
+            grants: BTreeSet::new(),
+            options: serde_json::json!({}),
+            needs: *needs,
+        }
     };
     DEFAULT_CHECKS.iter().map(check).collect()
 }

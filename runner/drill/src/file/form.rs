@@ -269,8 +269,8 @@ fn example(form: &Form) -> String {
         Form::Size { .. } => "4GiB".to_owned(),
         Form::Whole { min, .. } => min.max(&4).to_string(),
         Form::Object(shape) => {
-            let required = shape.keys.iter().filter(|key| key.need == Need::Required);
-            let parts: Vec<String> = required.map(|key| format!("{}: {}", key.name, example(&key.form))).collect();
+            let shown = shape.keys.iter().filter(|key| [Need::Required, Need::Usual].contains(&key.need));
+            let parts: Vec<String> = shown.map(|key| format!("{}: {}", key.name, example(&key.form))).collect();
             match (parts.is_empty(), shape.keys.first()) {
                 (true, Some(first)) => format!("{{ {}: {} }}", first.name, example(&first.form)),
                 (true, None) => "{}".to_owned(),

@@ -16,14 +16,18 @@ pub use problem::{Place, Problem, Problems, render};
 pub use rule::is_reserved_setting;
 pub use schema::json_schema;
 
-use crate::id::Sha256Digest;
-use crate::spec::{Drill, Enforcement};
+use crate::id::{DrillName, Sha256Digest};
+use crate::spec::{Drill, DumpSource, Enforcement, Need};
 
 /// The plugins that ship inside muster.
-pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "freshness", "row-count"];
+pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "freshness", "row-count", "schema"];
 
-/// Name and plugin of the checks of a drill that names none.
-const DEFAULT_CHECKS: &[(&str, &str)] = &[("rows", "row-count")];
+/// Name and plugin of the checks of a drill that names none, and what they compare with where they do nothing else.
+const DEFAULT_CHECKS: &[(&str, &str, Option<Need>)] = &[
+    ("schema", "schema", Some(Need::Schema)),
+    ("rows", "row-count", None),
+    ("content", "checksum", Some(Need::Digests)),
+];
 
 /// Bytes that a drill file may have.
 pub const MAX_SIZE: usize = 1 << 20;
@@ -39,6 +43,27 @@ impl Default for Options {
     fn default() -> Self {
         Self { enforcement: Enforcement::BestEffort }
     }
+}
+
+/// The drill of a dump that no file describes: every default, and a name made from the dump's.
+pub fn of_dump(dump: DumpSource, options: Options) -> Drill {
+    let name = name_of_dump(&dump.path);
+    // There is no file to make a digest of; these are the words that say the same.
+    let words = format!(
+        "muster run --dump {} --sha256 {} --timezone {}",
+        dump.path,
+        dump.sha256.map_or_else(|| "none".to_owned(), |digest| digest.to_string()),
+        dump.timezone.as_deref().unwrap_or("none"),
+    );
+    check::bare(name, Sha256Digest::of(words.as_bytes()), dump, options)
+}
+
+/// A dump's file name up to its first dot, as far as a drill may be called so.
+pub fn name_of_dump(path: &str) -> DrillName {
+    let file = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let stem = file.split('.').find(|part| !part.is_empty()).unwrap_or_default();
+    let name = rule::as_label(stem, DrillName::MAX).unwrap_or_else(|| stem.to_owned());
+    name.parse().or_else(|_| "dump".parse()).expect("`dump` is a DNS label")
 }
 
 /// Reads a drill file. Time zones are looked up in the system's database.

@@ -46,7 +46,7 @@ pub(super) static DRILL_NAME: TextRule = TextRule {
 };
 
 /// What a name that is not a DNS label was perhaps meant to be.
-fn as_label(text: &str, max: usize) -> Option<String> {
+pub(super) fn as_label(text: &str, max: usize) -> Option<String> {
     let label: String =
         text.chars().take(max).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let label = label.trim_matches('-');
@@ -110,6 +110,16 @@ pub(super) static MANIFEST_PATH: TextRule = TextRule {
     },
     pattern: Some("(^|/)manifest\\.json$"),
     example: "/backups/orders/latest/manifest.json",
+};
+
+pub(super) static SHA256: TextRule = TextRule {
+    check: |text| {
+        text.parse::<Sha256Digest>().map(drop).map_err(|error| {
+            Complaint::new(error.to_string()).hint("`sha256sum FILE` prints the digits; write sha256: before them")
+        })
+    },
+    pattern: Some("^sha256:[0-9a-f]{64}$"),
+    example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 };
 
 pub(super) static PUBLIC_KEY: TextRule = TextRule {

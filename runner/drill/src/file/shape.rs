@@ -29,6 +29,8 @@ pub(super) struct Key {
 pub(super) enum Need {
     Required,
     Optional,
+    /// May be left out, and stands in examples.
+    Usual,
     /// The name is taken, but this version refuses it: a setting that is ignored would be worse than one that is missing.
     NotYet,
 }
@@ -123,7 +125,7 @@ static SPEC: Shape = Shape {
                     hint: "leave `checks` out for the default checks",
                 }),
             },
-            "What is looked at in the restored databases. Default: exact row counts against the backup's baseline.",
+            "What is looked at in the restored databases. Default: schema, rows and content, as far as the backup has a baseline.",
         ),
         optional("deadlines", Form::Object(&DEADLINES), "How long each phase may take."),
         not_yet(
@@ -185,12 +187,33 @@ static OBJECTIVES: Shape = Shape {
 static SOURCE: Shape = Shape {
     choice: Choice::Any,
     keys: &[
-        required(
+        usual(
             "manifest",
             Form::Text(&rule::MANIFEST_PATH),
             "Path of the backup's manifest.json, relative to the drill file.",
         ),
-        required(
+        optional(
+            "dump",
+            Form::Text(&rule::PATH),
+            "In the manifest's place: a dump that muster did not make, a file or a directory of pg_dump, relative to the drill file.",
+        ),
+        optional(
+            "sha256",
+            Form::Text(&rule::SHA256),
+            "Digest of the dump. Of a directory: of what `LC_ALL=C sha256sum *` prints in it.",
+        ),
+        optional(
+            "signature",
+            Form::Text(&rule::PATH),
+            "A minisign signature of the dump, by one of the trusted keys. Default with trustedKeys: the dump's name and `.minisig`. \
+             Of a directory: of what `LC_ALL=C sha256sum *` prints in it.",
+        ),
+        optional(
+            "timezone",
+            Form::Text(&rule::TIME_ZONE),
+            "The time zone of the machine that made the dump, which its header does not record. Default: UTC, and said in every result.",
+        ),
+        usual(
             "trustedKeys",
             Form::List {
                 item: &Form::Object(&TRUSTED_KEY),
@@ -199,7 +222,7 @@ static SOURCE: Shape = Shape {
                     hint: "name the public key of whoever signs, such as { file: keys/backup.pub }",
                 }),
             },
-            "Public keys; the manifest must be signed by one of them.",
+            "Public keys; the manifest, or the dump, must be signed by one of them.",
         ),
         not_yet(
             "fallbacks",
@@ -327,9 +350,13 @@ static CHECK_LIMITS: Shape = Shape {
         optional(
             "cpuTime",
             duration(Duration::from_millis(10), DAY),
-            "Time in the plugin, without SQL waits. Default: 10s.",
+            "Time in the plugin, without SQL waits. Default: 10s; for a built-in check, what `validate` allows.",
         ),
-        optional("wallTime", duration(Duration::from_millis(10), DAY), "Time from start to end. Default: 5m."),
+        optional(
+            "wallTime",
+            duration(Duration::from_millis(10), DAY),
+            "Time from start to end. Default: 5m; for a built-in check, what `validate` allows.",
+        ),
         optional("logBytes", Form::Size { min: 0, max: 16 * MIB }, "What it may log. Default: 64KiB."),
         optional("findings", Form::Whole { min: 1, max: 100_000 }, "Findings it may report. Default: 1000."),
         optional("metrics", Form::Whole { min: 0, max: 10_000 }, "Metric series it may report. Default: 100."),
@@ -359,6 +386,10 @@ static SELF_TEST: Shape =
 
 const fn required(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Required, about }
+}
+
+const fn usual(name: &'static str, form: Form, about: &'static str) -> Key {
+    Key { name, form, need: Need::Usual, about }
 }
 
 const fn optional(name: &'static str, form: Form, about: &'static str) -> Key {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::{CheckOutcome, CheckUsage};
 use crate::finding::Finding;
 use crate::id::{DrillName, RunId, Sha256Digest};
+use crate::manifest::SnapshotTimeFrom;
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
 use crate::spec::{Fidelity, Objectives};
@@ -123,7 +124,7 @@ pub struct RunStarted {
     pub run: RunId,
     pub drill: DrillName,
     pub drill_digest: Sha256Digest,
-    /// Absolute path of the drill file.
+    /// Absolute path of the drill file; of `muster run --dump`, of the dump.
     pub drill_file: String,
     pub labels: BTreeMap<String, String>,
     pub at: jiff::Timestamp,
@@ -158,17 +159,57 @@ pub enum PhaseOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
-    /// SHA-256 of `manifest.json`, which holds the digest of every file.
+    /// SHA-256 of `manifest.json`, which holds the digest of every file; of a dump without a manifest, the dump's own.
     pub digest: Sha256Digest,
     pub name: String,
     /// The directory that was opened.
     pub location: String,
-    /// Name of the trusted key that signed it.
-    pub signed_by: String,
+    pub vouched: Vouched,
     pub size: u64,
-    pub snapshot_time: jiff::Timestamp,
+    pub snapshot_time: Option<jiff::Timestamp>,
+    pub snapshot_time_from: SnapshotTimeFrom,
     pub source_version: String,
     pub databases: Vec<String>,
+}
+
+/// Who says that the artifact is the one that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "by")]
+pub enum Vouched {
+    /// A trusted key, by name.
+    Signature {
+        key: String,
+    },
+    /// The drill itself, which names the digest.
+    Sha256,
+    Nobody,
+}
+
+impl Vouched {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Signature { .. } => "signature",
+            Self::Sha256 => "sha256",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Signature { key } => Some(key),
+            Self::Sha256 | Self::Nobody => None,
+        }
+    }
+}
+
+impl fmt::Display for Vouched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signature { key } => write!(f, "signed by {key}"),
+            Self::Sha256 => f.write_str("UNSIGNED, pinned by its SHA-256"),
+            Self::Nobody => f.write_str("UNSIGNED: nobody vouches for it"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,8 @@ mod event;
 mod plan;
 mod state;
 
-pub use event::{Artifact, CheckEnded, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary};
+pub use event::{
+    Artifact, CheckEnded, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary, Vouched,
+};
 pub use plan::{Database, plan_teardown};
 pub use state::{Held, IllegalEvent, PhaseRecord, State};

@@ -3,6 +3,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 use crate::id::Sha256Digest;
+use crate::ledger::Vouched;
 use crate::manifest::Manifest;
 use crate::port::Progress;
 use crate::spec::Source;
@@ -11,7 +12,7 @@ use crate::stop::Stop;
 /// Where backups are.
 #[async_trait]
 pub trait Artifacts: Send + Sync {
-    /// Resolves the location once, reads the manifest beneath it and checks its signature. Nothing else has been believed or
+    /// Of a dump without a manifest one is made from what the dump says of itself. Resolves the location once, reads the manifest beneath it and checks its signature. Nothing else has been believed or
     /// read. `base` is the directory that relative paths of the source start from.
     async fn open(&self, source: &Source, base: &Path) -> Result<Opened, Stop>;
 }
@@ -19,12 +20,11 @@ pub trait Artifacts: Send + Sync {
 pub struct Opened {
     pub artifact: Box<dyn Artifact>,
     pub manifest: Manifest,
-    /// SHA-256 of the manifest's bytes.
+    /// SHA-256 of the manifest's bytes; of a dump without a manifest, the dump's own.
     pub digest: Sha256Digest,
     /// The directory that `latest` led to.
     pub location: String,
-    /// Name of the trusted key that signed it.
-    pub signed_by: String,
+    pub vouched: Vouched,
 }
 
 /// One backup, held open: what is hashed is what is staged.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -6,6 +7,7 @@ use crate::agent::LeaseGrant;
 use crate::id::RunId;
 use crate::port::Server;
 use crate::proof::{LeaseProof, ReleaseProof};
+use crate::schema::Taken;
 use crate::stop::Stop;
 
 /// Makes the login that checks use, and takes it away.
@@ -46,4 +48,7 @@ pub struct LeaseRequest {
 pub struct Lease {
     pub grant: LeaseGrant,
     pub proof: LeaseProof,
+    /// By database: what was revoked from everybody so that the lease cannot have it. Whoever compares privileges counts it as
+    /// granted.
+    pub taken: BTreeMap<String, Vec<Taken>>,
 }

@@ -8,6 +8,7 @@ use crate::finding::Finding;
 use crate::manifest::Manifest;
 use crate::port::{Progress, Sandbox, SandboxInputs};
 use crate::proof::Probe;
+use crate::schema::Taken;
 use crate::spec::Postgresql;
 use crate::stop::Stop;
 
@@ -59,6 +60,16 @@ pub trait Server: Send + Sync {
 
     /// Logs in with a certificate.
     async fn login(&self, identity: &ClientIdentity, database: &str) -> Result<Box<dyn Session>, SqlError>;
+
+    /// The schema file of a database's baseline as this server would tell it: with what was taken from everybody in its header,
+    /// and with this major's own words for what an older one said otherwise.
+    async fn expected_schema(
+        &self,
+        manifest: &Manifest,
+        database: &str,
+        file: &[u8],
+        taken: Vec<Taken>,
+    ) -> Result<Vec<u8>, Stop>;
 
     /// Connections that its log reports, without the runner's own.
     fn connections(&self) -> Vec<String>;

@@ -13,6 +13,11 @@ use crate::proof::{LimitInForce, Probe, ReleaseProof};
 use crate::spec::Limits;
 use crate::stop::Stop;
 
+/// Where every isolation puts muster's own program inside.
+pub const PROGRAM: &str = "/muster";
+/// Its subcommand that unpacks a script into a command's standard input: `PACKING PATH PROGRAM ARGUMENT…`.
+pub const FEED: &str = "sandbox-feed";
+
 /// Makes places that can reach nothing, and removes them.
 #[async_trait]
 pub trait Isolation: Send + Sync {

@@ -11,8 +11,8 @@ pub use artifacts::{Artifact, Artifacts, Opened};
 pub use credentials::{Credentials, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
 pub use isolation::{
-    AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, InputFile, Isolation, Leftover, LineSink, Output, Sandbox,
-    SandboxInputs, SandboxSpec, Storage, Survey, Template,
+    AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, FEED, InputFile, Isolation, Leftover, LineSink, Output,
+    PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,
 };
 pub use store::{Alert, ChainLink, Quarantine, RunSummary, Store};
 

@@ -2,7 +2,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use drill::manifest::{FILE_NAME, FileEntry, Kind, Manifest, SIGNATURE_FILE_NAME, VERSION};
+use drill::manifest::{
+    DumpFormat, FILE_NAME, FileEntry, Kind, Manifest, Part, SIGNATURE_FILE_NAME, SnapshotTimeFrom, VERSION,
+};
 use serde::Deserialize;
 
 const MAX_FILES: usize = 100_000;
@@ -52,6 +54,9 @@ fn problems(manifest: &Manifest) -> Vec<String> {
     if manifest.name.is_empty() || manifest.name.chars().any(char::is_control) {
         problems.push("the backup has no usable name".to_owned());
     }
+    if manifest.snapshot_time.is_none() != (manifest.snapshot_time_from == SnapshotTimeFrom::Unknown) {
+        problems.push("`snapshotTime` and `snapshotTimeFrom` contradict each other".to_owned());
+    }
     if manifest.parts.is_empty() {
         problems.push("it lists no database".to_owned());
     }
@@ -63,9 +68,7 @@ fn problems(manifest: &Manifest) -> Vec<String> {
         if !databases.insert(&part.database) {
             problems.push(format!("database `{}` is listed twice", part.database));
         }
-        if part.files.len() != 1 {
-            problems.push(format!("a custom dump is one file, and `{}` has {}", part.database, part.files.len()));
-        }
+        files(part, &mut problems);
     }
     if manifest.files().count() > MAX_FILES {
         problems.push(format!("it lists more than {MAX_FILES} files"));
@@ -83,6 +86,23 @@ fn problems(manifest: &Manifest) -> Vec<String> {
         }
     }
     problems
+}
+
+/// A dump is one file, or the files of one directory.
+fn files(part: &Part, problems: &mut Vec<String>) {
+    let (database, count) = (part.database.escape_debug(), part.files.len());
+    if part.format != DumpFormat::Directory {
+        if count != 1 {
+            problems.push(format!("a {} dump is one file, and `{database}` has {count}", part.format.as_str()));
+        }
+        return;
+    }
+    let parents: BTreeSet<Option<&str>> = part.files.iter().map(|file| Some(file.path.rsplit_once('/')?.0)).collect();
+    if parents.len() != 1 || parents.contains(&None) || !part.files.iter().any(|file| file.path.ends_with("/toc.dat")) {
+        problems.push(format!(
+            "a directory dump is the files of one directory, toc.dat among them, and `{database}` is not"
+        ));
+    }
 }
 
 fn entry(file: &FileEntry, problems: &mut Vec<String>) {
@@ -148,6 +168,13 @@ mod tests {
     fn a_good_manifest_is_believed() {
         check(manifest().to_string().as_bytes()).expect("it is good");
         assert!(with("/parts/0/files/0/path", json!("sub/orders.dump")).is_ok());
+        let mut directory = manifest();
+        directory["snapshotTime"] = json!(null);
+        directory["snapshotTimeFrom"] = json!("unknown");
+        directory["parts"][0]["locale"] = json!(null);
+        directory["parts"][0]["format"] = json!("directory");
+        directory["parts"][0]["files"] = json!([entry("orders/toc.dat"), entry("orders/1.dat.gz")]);
+        check(directory.to_string().as_bytes()).expect("it is good");
     }
 
     #[test]
@@ -164,6 +191,9 @@ mod tests {
             ("/parts/0/files/0/path", json!("globals.sql"), "listed twice"),
             ("/parts/0/files/0/path", json!("globals.sql/x"), "cannot be a file and the directory"),
             ("/parts/0/files/0/path", json!("manifest.json"), "vouch for itself"),
+            ("/parts/0/format", json!("directory"), "toc.dat among them"),
+            ("/parts/0/format", json!("zip"), "zip"),
+            ("/snapshotTime", json!(null), "contradict"),
             ("/parts/0/database", json!("a\u{0}b"), "not a database name"),
         ] {
             let problem = with(pointer, value.clone()).expect_err(pointer).to_string();

@@ -6,7 +6,7 @@ use drill::stop::Stop;
 use drill::verdict::Reason;
 
 /// Of reading a backup: what a network or a dying disk causes says nothing about the backup.
-pub(super) fn reading(error: &io::Error, what: impl Display) -> Stop {
+pub(crate) fn reading(error: &io::Error, what: impl Display) -> Stop {
     let reason = match error.raw_os_error() {
         Some(
             libc::EIO

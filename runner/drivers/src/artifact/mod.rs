@@ -1,9 +1,12 @@
 //! Where backups are, and the gate: signature, digests, the dump's own header.
 mod beneath;
 mod checked;
+pub mod described;
+pub mod digest;
 mod fault;
 pub mod file;
 pub mod stamp;
 pub mod tree;
 
 pub use checked::{Unbelievable, check};
+pub(crate) use fault::reading;

@@ -56,6 +56,7 @@ impl Credentials for FakeCredentials {
         Ok(Lease {
             grant: LeaseGrant { identity: server.identity(&role, request.ttl)?, expires_at: end_of_lease(request) },
             proof: LeaseProof { role, ttl: request.ttl, attempts: request.databases.iter().map(attempt).collect() },
+            taken: std::collections::BTreeMap::new(),
         })
     }
 

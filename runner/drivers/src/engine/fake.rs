@@ -10,6 +10,7 @@ use drill::finding::Finding;
 use drill::manifest::Manifest;
 use drill::port::{Engine, EnginePlan, Progress, Restored, Rows, Sandbox, SandboxInputs, Server, Session, SqlError};
 use drill::proof::{Expected, Probe};
+use drill::schema::Taken;
 use drill::secret::Secret;
 use drill::spec::Postgresql;
 use drill::stop::Stop;
@@ -201,6 +202,10 @@ impl Server for FakeServer {
             let message = format!("role \"{}\" does not exist", identity.role);
             Err(SqlError { sqlstate: Some("28000".to_owned()), message })
         }
+    }
+
+    async fn expected_schema(&self, _: &Manifest, _: &str, file: &[u8], _: Vec<Taken>) -> Result<Vec<u8>, Stop> {
+        Ok(file.to_vec())
     }
 
     fn connections(&self) -> Vec<String> {

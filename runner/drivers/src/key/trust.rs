@@ -1,7 +1,8 @@
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use drill::spec::TrustedKey;
-use drill::stop::Stop;
+use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 
 use super::PublicKey;
@@ -43,19 +44,37 @@ impl Trust {
     /// `signature` is the text of a `.minisig` file. Only prehashed signatures count (minisign's own default since 0.10):
     /// a raw signature over the same bytes could have been made for another purpose.
     pub fn verify(&self, content: &[u8], signature: &str, what: &str) -> Result<Signer, Stop> {
+        self.verify_stream(signature, what, |to| to.write_all(content).or_stop(Reason::Internal, "hashing"))
+    }
+
+    /// Of content of any length: `write` writes it, once for each trusted key that the signature names.
+    pub fn verify_stream(
+        &self,
+        signature: &str,
+        what: &str,
+        write: impl Fn(&mut dyn Write) -> Result<(), Stop>,
+    ) -> Result<Signer, Stop> {
         let refused = |why: String| Stop::new(Reason::ArtifactRefused, why);
         let parsed = minisign_verify::Signature::decode(signature)
             .map_err(|error| refused(format!("the signature of {what} is not a minisign signature: {error}")))?;
         let mut seen_key = None;
         for (name, public) in &self.0 {
             let Ok(key) = minisign_verify::PublicKey::from_base64(&public.to_base64()) else { continue };
-            match key.verify(content, &parsed, false) {
+            let verified = match key.verify_stream(&parsed) {
+                Ok(verifier) => {
+                    let mut verifier = Hashing(verifier);
+                    write(&mut verifier)?;
+                    verifier.0.finalize()
+                }
+                Err(error) => Err(error),
+            };
+            match verified {
                 Ok(()) => {
                     let comment = parsed.trusted_comment().to_owned();
                     return Ok(Signer { name: name.clone(), key_id: public.key_id(), comment });
                 }
                 Err(minisign_verify::Error::UnexpectedKeyId) => {}
-                Err(minisign_verify::Error::UnexpectedAlgorithm) => {
+                Err(minisign_verify::Error::UnexpectedAlgorithm | minisign_verify::Error::UnsupportedLegacyMode) => {
                     return Err(refused(format!(
                         "the signature of {what} is of the legacy kind that is not prehashed"
                     ))
@@ -73,6 +92,19 @@ impl Trust {
         };
         Err(refused(format!("{what} is not what {name} signed: it, or its signature, was changed"))
             .advise("treat this backup as tampered with until you know who changed it"))
+    }
+}
+
+struct Hashing<'a>(minisign_verify::StreamVerifier<'a>);
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

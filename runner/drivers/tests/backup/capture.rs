@@ -158,9 +158,9 @@ async fn a_capture_is_verified_and_describes_the_database() {
         (manifest.parts[1].database.as_str(), manifest.parts[1].files[0].path.as_str()),
         ("o=d 'd", "database-1.dump")
     );
-    assert_eq!(manifest.parts[0].locale.encoding, "UTF8");
+    assert_eq!(manifest.parts[0].locale.as_ref().unwrap().encoding, "UTF8");
     assert_eq!(manifest.parts[0].extensions[0].name, "plpgsql");
-    assert!((jiff::Timestamp::now() - manifest.snapshot_time).total(jiff::Unit::Second).unwrap() < 60.0);
+    assert!((jiff::Timestamp::now() - manifest.snapshot_time.unwrap()).total(jiff::Unit::Second).unwrap() < 60.0);
     let globals = std::fs::read_to_string(captured.directory.join("globals.sql")).unwrap();
     assert!(globals.contains("CREATE ROLE app") && !globals.contains("SCRAM-SHA-256"), "{globals}");
 

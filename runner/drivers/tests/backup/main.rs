@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 mod capture;
 mod content;
+mod dump;
 mod minisign;
+mod schema;
 mod server;
 mod verify;

@@ -26,8 +26,8 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     found.pop().expect("PostgreSQL is installed by `make setup`")
 }
 
-fn unprivileged(program: &str) -> Command {
-    let mut command = Command::new(tool(program));
+fn unprivileged(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C.UTF-8").env("TZ", "UTC").stdin(Stdio::null());
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -37,20 +37,25 @@ fn unprivileged(program: &str) -> Command {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_from(tool("postgres").parent().unwrap())
+    }
+
+    /// With the programs of one directory.
+    pub(crate) fn start_from(programs: &Path) -> Self {
         let place = Self::place();
-        let output = unprivileged("initdb")
+        let output = unprivileged(&programs.join("initdb"))
             .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=trust", "--username=postgres", "-D"])
             .arg(place.path().join("data"))
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self::run(place)
+        Self::run(place, &programs.join("postgres"))
     }
 
     /// A streaming standby of this server.
     pub(crate) fn standby(&self) -> Self {
         let place = Self::place();
-        let output = unprivileged("pg_basebackup")
+        let output = unprivileged(&tool("pg_basebackup"))
             .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--username=postgres", "--host"])
             .arg(self.place.path())
             .arg("-D")
@@ -58,7 +63,7 @@ impl Server {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self::run(place)
+        Self::run(place, &tool("postgres"))
     }
 
     fn place() -> tempfile::TempDir {
@@ -70,9 +75,9 @@ impl Server {
         place
     }
 
-    fn run(place: tempfile::TempDir) -> Self {
+    fn run(place: tempfile::TempDir, postgres: &Path) -> Self {
         let log = std::fs::File::create(place.path().join("log")).unwrap();
-        let child = unprivileged("postgres")
+        let child = unprivileged(postgres)
             .arg("-D")
             .arg(place.path().join("data"))
             .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "timezone=UTC", "-k"])

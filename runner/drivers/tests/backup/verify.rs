@@ -86,7 +86,7 @@ async fn every_damage_is_refused_and_named() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(names.len(), 8, "{names:?}");
+    assert_eq!(names.len(), 9, "{names:?}");
     for name in &names {
         // The first line of a signature is minisign's untrusted comment, which means nothing.
         backup.damaged(name, |path| flip(path, 100)).await;
@@ -154,15 +154,18 @@ async fn a_signed_manifest_is_still_checked() {
 
     // Valid, and signed by somebody else.
     generate(&backup.place.directory.path().join("other"), None).unwrap();
-    let source = Source {
-        manifest: "orders/latest/manifest.json".to_owned(),
+    let source = Source::Manifest {
+        path: "orders/latest/manifest.json".to_owned(),
         trusted_keys: vec![TrustedKey::File("other.pub".to_owned())],
     };
     let refused = FileArtifacts.open(&source, backup.place.directory.path()).await;
     let stop = refused.err().unwrap();
     assert!(stop.message.contains("trusted is only other.pub"), "{stop}");
     assert_eq!(stop.reason, Reason::ArtifactRefused);
-    let unreadable = Source { trusted_keys: vec![TrustedKey::File("absent.pub".to_owned())], ..source };
+    let unreadable = Source::Manifest {
+        path: "orders/latest/manifest.json".to_owned(),
+        trusted_keys: vec![TrustedKey::File("absent.pub".to_owned())],
+    };
     let stop = FileArtifacts.open(&unreadable, backup.place.directory.path()).await.err().unwrap();
     assert_eq!(stop.reason, Reason::Internal, "a missing key says nothing about the backup");
 }
@@ -212,12 +215,12 @@ impl Progress for Meddler {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_staged_is_what_was_opened() {
     let backup = Backup::make().await;
-    let source = Source {
-        manifest: "orders/latest/manifest.json".to_owned(),
+    let source = Source::Manifest {
+        path: "orders/latest/manifest.json".to_owned(),
         trusted_keys: vec![TrustedKey::File("backup.pub".to_owned())],
     };
     let opened = FileArtifacts.open(&source, backup.place.directory.path()).await.unwrap();
-    assert_eq!(opened.signed_by, "backup.pub");
+    assert_eq!(opened.vouched.key(), Some("backup.pub"));
     assert_eq!(Path::new(&opened.location), backup.directory);
     let latest = backup.place.out().join("latest");
     let elsewhere = backup.place.directory.path().join("elsewhere");

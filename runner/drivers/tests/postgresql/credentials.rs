@@ -8,7 +8,7 @@ use drivers::engine::fake::{FakeServer, Script};
 
 use crate::contract::credentials_contract;
 use crate::source::SourceServer;
-use crate::{TestFn, ask, request, restored, test};
+use crate::{TestFn, ask, request, restored, schema, test};
 
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
@@ -90,6 +90,8 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     let server = running.server.as_ref();
     let embedded = Embedded::new();
     let request = request("orders-20261122t021500z-real", &["vault", "postgres"], Duration::from_mins(5));
+    schema::views_are_told_in_the_servers_words(server, "vault").await;
+    schema::what_is_taken_is_known(&embedded, &request, server).await;
     credentials_contract(&embedded, server, &request).await;
 
     let lease = embedded.issue(&request, server).await.expect("a lease");

@@ -1,10 +1,12 @@
 //! The engine and the embedded credentials against real servers in real sandboxes.
 //!
 //! This binary is also muster's own program inside the sandboxes, so it has no harness: `main` looks at its arguments first.
+mod catalogue;
 mod contract;
 mod credentials;
 mod host;
 mod restore;
+mod schema;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     std::fs::set_permissions(directory.path(), open).expect("its mode is set");
     SHARED.set(directory.path().to_path_buf()).expect("set once");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let tests = [restore::tests(), credentials::tests()].concat();
+    let tests = [restore::tests(), catalogue::tests(), credentials::tests()].concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(&filter)) {
         let began = Instant::now();

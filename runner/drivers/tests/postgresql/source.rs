@@ -78,6 +78,11 @@ impl SourceServer {
         );
     }
 
+    /// A plain dump.
+    pub(crate) async fn script(&self, arguments: &[&str]) -> String {
+        String::from_utf8(checked(self.tool("pg_dump", arguments).await).stdout).expect("text")
+    }
+
     pub(crate) async fn dump(&self, databases: &[&str], extensions: &[&str]) -> Backup {
         let globals =
             checked(self.tool("pg_dumpall", &["--globals-only", "--no-role-passwords", "--no-tablespaces"]).await);
@@ -95,18 +100,18 @@ impl SourceServer {
                 schema: None,
                 blocks: None,
                 row_digests: None,
-                locale: Locale {
+                locale: Some(Locale {
                     encoding: "UTF8".to_owned(),
                     collate: "C.UTF-8".to_owned(),
                     ctype: "C.UTF-8".to_owned(),
                     provider: "libc".to_owned(),
                     icu_locale: None,
-                },
+                }),
                 extensions: extensions
                     .iter()
                     .map(|name| Extension {
                         name: (*name).to_owned(),
-                        version: self.install.extensions[*name].clone().expect("a version"),
+                        version: self.install.extensions[*name].clone(),
                         schema: "public".to_owned(),
                     })
                     .collect(),
@@ -116,7 +121,8 @@ impl SourceServer {
             version: 1,
             kind: Kind::Logical,
             name: "test".to_owned(),
-            snapshot_time: jiff::Timestamp::now(),
+            snapshot_time: Some(jiff::Timestamp::now()),
+            snapshot_time_from: drill::manifest::SnapshotTimeFrom::Capture,
             source: Source {
                 engine: "postgresql".to_owned(),
                 version: self.install.version.clone(),
@@ -135,7 +141,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-fn entry(path: &str) -> FileEntry {
+pub(crate) fn entry(path: &str) -> FileEntry {
     let nothing = Sha256Digest::of(b"");
     FileEntry { path: path.to_owned(), size: 0, sha256: nothing, tree: ChunkTree { chunk_size: 1, root: nothing } }
 }

@@ -5,4 +5,5 @@ mod checksum;
 mod freshness;
 mod hostile;
 mod row_count;
+mod schema;
 mod world;

@@ -114,13 +114,53 @@ async fn options_choose_expect_and_tolerate() {
 }
 
 #[tokio::test]
-async fn without_a_baseline_only_what_is_expected_is_counted() {
-    let without = |options| Call { baseline: None, ..call(&[], &[("a", 3)], options) };
-    let (outcome, report) = run(without(json!({ "expect": { "public.a": 3 } }))).await;
-    assert_eq!((outcome, report.lines()), (completed("1 table, 3 rows"), vec![]));
-    let (outcome, _) = run(without(json!({}))).await;
-    let CheckOutcome::Inconclusive { why } = outcome else { panic!("{outcome:?}") };
-    assert!(why.contains("no baseline"), "{why}");
+async fn without_a_baseline_what_is_compared_with_is_said() {
+    let without = |options| Call { baseline: None, ..call(&[], &[("a", 3), ("b", 100)], options) };
+    let (outcome, report) = run(without(json!({}))).await;
+    assert_eq!(outcome, completed("2 tables, 103 rows; there is no baseline and nothing else to compare with"));
+    let lines = report.lines();
+    assert!(
+        lines[0].starts_with("info baseline: the backup has no baseline") && lines[0].contains("nothing could be"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[1], "info counts: rows of 2 tables");
+
+    let (outcome, _) = run(without(json!({ "expect": { "public.a": 3 } }))).await;
+    assert_eq!(outcome, completed("2 tables, 103 rows; no baseline, 1 count compared"));
+    let (outcome, report) = run(without(json!({ "expect": { "public.a": 4, "public.c": 1 } }))).await;
+    assert_eq!(outcome, completed("2 tables, 103 rows, 2 not as expected"));
+    assert_eq!(
+        report.lines()[..2],
+        [
+            "failure public.a: 4 rows expected, 3 found, 1 fewer",
+            "failure public.c: 1 row expected, but the table is missing",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn without_a_baseline_the_last_passed_run_is_near_enough_or_not() {
+    let last = json!({ "run": "orders-20261121t021500z-aaaa", "databases": { "orders": { "public.a": 3, "public.b": 108, "public.gone": 7 } } });
+    let with = |options: serde_json::Value| {
+        let mut options = options;
+        options["lastRun"] = last.clone();
+        Call { baseline: None, ..call(&[], &[("a", 3), ("b", 100)], options) }
+    };
+    let (outcome, report) = run(with(json!({}))).await;
+    assert_eq!(outcome, completed("2 tables, 103 rows, 1 not as expected"));
+    let lines = report.lines();
+    assert!(
+        lines[0].starts_with("info public.b: 108 rows expected, 100 found") && lines[0].contains("10 rows"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[1], "failure public.gone: 7 rows expected (by the last passed run), but the table is missing");
+    assert!(lines[2].contains("orders-20261121t021500z-aaaa"), "{lines:?}");
+
+    let (_, report) = run(with(json!({ "sinceLastRun": "1%", "tables": ["public.b"] }))).await;
+    assert!(report.lines()[0].starts_with("failure public.b: 108 rows expected, 100 found"), "{:?}", report.lines());
+    // What the drill itself expects counts more.
+    let (_, report) = run(with(json!({ "expect": { "public.b": 100 }, "tables": ["public.b"] }))).await;
+    assert!(report.lines()[0].starts_with("info baseline"), "{:?}", report.lines());
 }
 
 #[tokio::test]

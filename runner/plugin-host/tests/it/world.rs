@@ -22,6 +22,7 @@ static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hos
 static ROW_COUNT: LazyLock<Component> = LazyLock::new(|| builtin("row-count"));
 static CHECKSUM: LazyLock<Component> = LazyLock::new(|| builtin("checksum"));
 static FRESHNESS: LazyLock<Component> = LazyLock::new(|| builtin("freshness"));
+static SCHEMA: LazyLock<Component> = LazyLock::new(|| builtin("schema"));
 
 pub(crate) fn host() -> &'static Host {
     &HOST
@@ -41,6 +42,10 @@ pub(crate) fn checksum() -> &'static Component {
 
 pub(crate) fn freshness() -> &'static Component {
     &FRESHNESS
+}
+
+pub(crate) fn schema() -> &'static Component {
+    &SCHEMA
 }
 
 fn builtin(name: &str) -> Component {

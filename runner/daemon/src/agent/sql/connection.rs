@@ -130,8 +130,17 @@ impl Connection {
     /// The next message that belongs to what was asked. Dropping the future loses nothing.
     pub(super) async fn receive(&mut self) -> Result<Event, Error> {
         loop {
+            if let Some(event) = self.receive_any().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// None: the message says nothing of what was asked.
+    async fn receive_any(&mut self) -> Result<Option<Event>, Error> {
+        loop {
             match self.decoder.next().map_err(|error| host(drill::stop::chain(&error)))? {
-                Some(Event::Other(Message::NoticeResponse(_) | Message::NotificationResponse(_))) => {}
+                Some(Event::Other(Message::NoticeResponse(_) | Message::NotificationResponse(_))) => return Ok(None),
                 Some(Event::Other(Message::ParameterStatus(body))) => {
                     if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
                         match name {
@@ -140,8 +149,9 @@ impl Connection {
                             _ => {}
                         }
                     }
+                    return Ok(None);
                 }
-                Some(event) => return Ok(event),
+                Some(event) => return Ok(Some(event)),
                 None => self.read().await?,
             }
         }
@@ -182,11 +192,14 @@ impl Connection {
                 self.read().await?;
                 continue;
             }
-            match self.receive().await? {
-                Event::Other(Message::CopyOutResponse(_) | Message::CopyDone | Message::CommandComplete(_)) => {}
-                Event::Other(Message::ErrorResponse(body)) => failure = Some(server(&body)),
-                Event::Other(Message::ReadyForQuery(_)) => return failure.map_or(Ok(()), Err),
-                Event::Other(_) | Event::Row(_) | Event::LargeRow { .. } => return Err(unexpected()),
+            // One message at a time: rows may follow a notice, and only the decoder's `copy` takes rows of any size.
+            match self.receive_any().await? {
+                None
+                | Some(Event::Other(Message::CopyOutResponse(_) | Message::CopyDone | Message::CommandComplete(_))) => {
+                }
+                Some(Event::Other(Message::ErrorResponse(body))) => failure = Some(server(&body)),
+                Some(Event::Other(Message::ReadyForQuery(_))) => return failure.map_or(Ok(()), Err),
+                Some(Event::Other(_) | Event::Row(_) | Event::LargeRow { .. }) => return Err(unexpected()),
             }
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drill::agent::ClientIdentity;
+use drill::schema::Taken;
+use drivers::engine::postgresql::schema::PutBack;
 use plugin_host::backend::{Error, TableInfo};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -13,7 +15,7 @@ use super::catalog;
 use super::check::CheckSql;
 use super::connection::Connection;
 use super::fault::host;
-use super::objects::Schemas;
+use super::objects::{Restored, Schemas};
 use super::scan::Scans;
 use super::session::Session;
 use super::tls::Door;
@@ -61,6 +63,17 @@ impl Opening {
         let (door, connection) = self.connect().await?;
         let (session, _) = in_time(Session::begin(connection, Some(&self.snapshot))).await?;
         Ok((door, session))
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The schema of the restored database, read over a connection of its own until `deadline`. `taken` is what muster revoked
+    /// before.
+    pub(super) async fn restored(&self, taken: &[Taken], deadline: Instant) -> Result<Restored, Error> {
+        let (door, session) = self.open().await?;
+        in_time(Restored::open(session, deadline, PutBack::new(taken, door.role()))).await
     }
 }
 

@@ -244,6 +244,50 @@ mod tests {
         message
     }
 
+    #[derive(Default)]
+    struct Kept {
+        rows: Vec<Vec<u8>>,
+        row: Vec<u8>,
+    }
+
+    impl CopySink for Kept {
+        fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.row.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn end(&mut self) -> Result<(), String> {
+            self.rows.push(std::mem::take(&mut self.row));
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn copied_rows_come_whole_however_they_are_cut(
+            rows in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
+            cut in 1usize..50,
+        ) {
+            let mut bytes = BytesMut::new();
+            for row in &rows {
+                bytes.put_u8(b'd');
+                bytes.put_u32(u32::try_from(row.len() + 4).expect("small"));
+                bytes.put_slice(row);
+            }
+            bytes.put_slice(b"c\0\0\0\x04");
+            let (mut decoder, mut kept, mut other) = (Decoder::default(), Kept::default(), false);
+            for piece in bytes.chunks(cut) {
+                prop_assert!(!other || decoder.buffer.len() < HEADER);
+                decoder.buffer.extend_from_slice(piece);
+                other = decoder.copy(&mut kept).expect("well formed");
+                prop_assert!(decoder.buffer.len() < HEADER + 1, "nothing of a row is kept");
+            }
+            prop_assert!(other);
+            prop_assert_eq!(kept.rows, rows);
+            prop_assert!(matches!(decoder.next(), Ok(Some(Event::Other(Message::CopyDone)))));
+        }
+    }
+
     #[test]
     fn a_large_row_is_skipped_and_its_largest_column_named() {
         let mut bytes = row(&[Some(10), None, Some(MAX_ROW), Some(3)]);

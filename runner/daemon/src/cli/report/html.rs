@@ -189,6 +189,9 @@ fn warnings(report: &Report, facts: &Facts) -> Vec<Item> {
     if report.ended.is_some() && report.state.leftovers() == Leftovers::Some {
         warnings.push(Item::new(Mark::Warning, "something is left over, see teardown"));
     }
+    if let Some((Mark::Warning, unsigned)) = facts.artifact.as_ref().map(words::vouched) {
+        warnings.push(Item::new(Mark::Warning, unsigned));
+    }
     if facts.recovery.fidelity == Fidelity::Fast {
         warnings.push(Item::new(Mark::Warning, "fidelity fast: these times say nothing of production"));
     }
@@ -202,9 +205,9 @@ fn what(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
     if let Some(artifact) = &facts.artifact {
         what.push(("Backup", format!("{}, {}", artifact.name, unit::size(artifact.size_bytes))));
         what.push(("From", artifact.location.clone()));
-        what.push(("Manifest", artifact.digest.to_string()));
-        what.push(("Signed by", artifact.signed_by.clone()));
-        what.push(("Snapshot", format!("{} of {}", time(artifact.snapshot_time), artifact.source_version)));
+        what.push(("Digest", artifact.digest.to_string()));
+        what.push(("Vouched for", words::vouched(artifact).1));
+        what.push(("Snapshot", words::taken(artifact)));
         what.push(("Databases", artifact.databases.join(", ")));
     }
     what.push(("Started", time(started.at)));

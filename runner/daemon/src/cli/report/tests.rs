@@ -167,9 +167,11 @@ fn the_json_speaks_the_words_of_evidence() {
             "name": "orders",
             "digest": "sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f",
             "location": "/backups/orders/20261121T200300Z",
+            "vouchedBy": "signature",
             "signedBy": "backup.pub",
             "sizeBytes": 1288490189,
             "snapshotTime": "2026-11-21T20:03:00Z",
+            "snapshotTimeFrom": "capture",
             "sourceVersion": "15.18 (Debian 15.18-0+deb12u1)",
             "databases": [
               "orders"

@@ -96,8 +96,11 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
     if let Some(artifact) = &facts.artifact {
         let (size, digest) = (unit::size(artifact.size_bytes), artifact.digest.short());
         page.field("backup", &format!("{}, {size}, from {}", artifact.name, artifact.location));
-        page.field("", &format!("manifest sha256 {digest}, signed by {}", artifact.signed_by));
-        page.field("", &format!("taken {} from {}", time(artifact.snapshot_time), artifact.source_version));
+        match words::vouched(artifact) {
+            (Mark::None, signed) => page.field("", &format!("manifest sha256 {digest}, {signed}")),
+            (mark, unsigned) => page.line(mark, &format!("{unsigned}; sha256 {digest}")),
+        }
+        page.field("", &words::taken(artifact));
     }
     recovery(page, facts);
 }

@@ -2,15 +2,15 @@
 use std::time::Duration;
 
 use drill::evidence::{
-    Attempt, Check, CheckOutcome, CheckUsage, Facts, Finding, Limit, Phase, PhaseOutcome, Plugin, Probe, Recovery,
-    ResourceOutcome, Teardown,
+    Artifact, Attempt, Check, CheckOutcome, CheckUsage, Facts, Finding, Limit, Phase, PhaseOutcome, Plugin, Probe,
+    Recovery, ResourceOutcome, Teardown,
 };
 use drill::finding::Severity;
 use drill::proof::Expected;
 use drill::spec::Fidelity;
 use drill::unit;
 
-use crate::cli::style::Mark;
+use crate::cli::style::{Mark, time};
 
 pub(super) fn milliseconds(milliseconds: u64) -> String {
     unit::duration(Duration::from_millis(milliseconds))
@@ -41,6 +41,25 @@ fn objective(name: &'static str, (actual, objective): (Option<u64>, Option<u64>)
         (_, Some(objective)) => (Mark::Unsure, format!("{shown} of {}", milliseconds(objective))),
     };
     Objective { name, mark, text }
+}
+
+/// Who stands for the backup.
+pub(super) fn vouched(artifact: &Artifact) -> (Mark, String) {
+    match &artifact.signed_by {
+        Some(key) => (Mark::None, format!("signed by {key}")),
+        None => (Mark::Warning, format!("UNSIGNED, vouched for by {}", artifact.vouched_by)),
+    }
+}
+
+/// When its snapshot was taken, and who says so where that is not the signed manifest.
+pub(super) fn taken(artifact: &Artifact) -> String {
+    let note = artifact.snapshot_time_from.note();
+    let taken = match artifact.snapshot_time {
+        Some(taken) if note.is_empty() => format!("taken {}", time(taken)),
+        Some(taken) => format!("taken {} ({note})", time(taken)),
+        None => note.to_owned(),
+    };
+    format!("{taken} from {}", artifact.source_version)
 }
 
 pub(super) fn phase(phase: &Phase) -> (Mark, &str) {

@@ -1,5 +1,7 @@
 //! A backup directory on a file system. Start at [`FileArtifacts`]; [`FileBackup::verify`] is the gate without a copy.
+mod adopt;
 mod compare;
+mod dump;
 mod newest;
 mod read;
 
@@ -10,12 +12,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::id::Sha256Digest;
+use drill::ledger::Vouched;
 use drill::manifest::{MAX_SIZE, Manifest};
 use drill::port::{Artifact, Artifacts, Opened, Progress};
 use drill::spec::Source;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 
+pub use adopt::{AdoptRequest, Adopted, adopt};
 pub use compare::{CLOCK_TOLERANCE, dump_agrees};
 
 use super::beneath::Directory;
@@ -38,7 +42,9 @@ pub struct FileBackup {
     /// SHA-256 of the manifest's bytes.
     pub digest: Sha256Digest,
     pub location: PathBuf,
-    pub signer: Signer,
+    pub vouched: Vouched,
+    /// Of the manifest, or of a dump without one.
+    pub signer: Option<Signer>,
 }
 
 #[derive(Debug)]
@@ -71,7 +77,8 @@ impl FileBackup {
         let signer = trust.verify(&raw, &signature, &shown)?;
         let manifest = check(&raw).or_stop(Reason::ArtifactRefused, format!("believing {shown}"))?;
         let inner = Arc::new(Inner { directory, manifest: manifest.clone(), location: location.clone() });
-        Ok(Self { inner, manifest, digest: Sha256Digest::of(&raw), location, signer })
+        let vouched = Vouched::Signature { key: signer.name.clone() };
+        Ok(Self { inner, manifest, digest: Sha256Digest::of(&raw), location, vouched, signer: Some(signer) })
     }
 
     /// Hashes every file and compares the dumps' headers with the manifest, without a copy.
@@ -83,15 +90,22 @@ impl FileBackup {
 #[async_trait]
 impl Artifacts for FileArtifacts {
     async fn open(&self, source: &Source, base: &Path) -> Result<Opened, Stop> {
-        let trust = Trust::load(&source.trusted_keys, base)?;
-        let manifest = base.join(&source.manifest);
-        let opened = tokio::task::spawn_blocking(move || FileBackup::open(&manifest, &trust));
+        let (source, base) = (source.clone(), base.to_owned());
+        let meter = Arc::new(Meter::default());
+        // Whoever stops waiting stops the reading of a dump, too.
+        let _guard = StopWhenDropped(meter.clone());
+        let opened = tokio::task::spawn_blocking(move || match source {
+            Source::Manifest { path, trusted_keys } => {
+                FileBackup::open(&base.join(path), &Trust::load(&trusted_keys, &base)?)
+            }
+            Source::Dump(dump) => FileBackup::open_dump(&dump, &base, &meter),
+        });
         let backup = opened.await.or_stop(Reason::Internal, "opening a backup")??;
         Ok(Opened {
             manifest: backup.manifest.clone(),
             digest: backup.digest,
             location: backup.location.display().to_string(),
-            signed_by: backup.signer.name.clone(),
+            vouched: backup.vouched.clone(),
             artifact: Box::new(backup),
         })
     }

@@ -3,8 +3,9 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use drill::manifest::FileEntry;
+use drill::manifest::{DumpFormat, FileEntry, Part};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -13,6 +14,7 @@ use super::super::beneath::Identity;
 use super::super::fault;
 use super::super::tree::{self, Chunks, HashError, Meter, SIDE_FILE_SUFFIX};
 use super::{Inner, compare};
+use crate::engine::postgresql::dump;
 use crate::engine::postgresql::dump_header::DumpHeader;
 
 impl Inner {
@@ -25,19 +27,33 @@ impl Inner {
             self.read_file(entry, staging, meter)?;
         }
         for part in &self.manifest.parts {
-            for entry in &part.files {
-                let file = match staging {
-                    Some(staging) => File::open(staging.join(&entry.path))
-                        .map_err(|error| fault::staging(&error, format!("`{}`", entry.path)))?,
-                    None => self.open(entry)?.0,
-                };
-                let header = DumpHeader::read(std::io::BufReader::new(file))
-                    .or_stop(Reason::ArtifactRefused, format!("reading the header of {}", self.shown(entry)))?;
-                compare::dump_agrees(&header, &self.manifest, part)
-                    .map_err(|why| Stop::new(Reason::ArtifactRefused, format!("{}: {why}", self.shown(entry))))?;
-            }
+            self.compare(part, staging, meter)?;
         }
         Ok(())
+    }
+
+    /// The dump itself against the manifest. A script is read to its end, so that it holds no surprise.
+    fn compare(&self, part: &Part, staging: Option<&Path>, meter: &Meter) -> Result<(), Stop> {
+        let Some(entry) = told_by(part) else {
+            let problem = format!("the dump of database {} has no {}", part.database, dump::TOC);
+            return Err(Stop::new(Reason::ArtifactRefused, problem));
+        };
+        let file = match staging {
+            Some(staging) => File::open(staging.join(&entry.path))
+                .map_err(|error| fault::staging(&error, format!("`{}`", entry.path)))?,
+            None => self.open(entry)?.0,
+        };
+        let shown = self.shown(entry);
+        let agrees = if self.manifest.snapshot_time_from.is_capture() && part.format == DumpFormat::Custom {
+            let header = DumpHeader::read(std::io::BufReader::new(file))
+                .or_stop(Reason::ArtifactRefused, format!("reading the header of {shown}"))?;
+            compare::dump_agrees(&header, &self.manifest, part)
+        } else {
+            let description = dump::describe(part.format, file, &|| meter.stop.load(Ordering::Relaxed))
+                .map_err(|error| error.stop(&shown))?;
+            compare::description_agrees(&description, &self.manifest, part)
+        };
+        agrees.map_err(|why| Stop::new(Reason::ArtifactRefused, format!("{shown}: {why}")))
     }
 
     fn open(&self, entry: &FileEntry) -> Result<(File, Identity), Stop> {
@@ -145,6 +161,14 @@ impl Inner {
 
     fn shown(&self, entry: &FileEntry) -> String {
         format!("`{}`", self.location.join(&entry.path).display())
+    }
+}
+
+/// The file that says what the dump is.
+fn told_by(part: &Part) -> Option<&FileEntry> {
+    match part.format {
+        DumpFormat::Directory => part.files.iter().find(|file| file.path.rsplit('/').next() == Some(dump::TOC)),
+        _ => part.files.first(),
     }
 }
 

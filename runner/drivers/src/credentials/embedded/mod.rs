@@ -71,12 +71,15 @@ impl Credentials for Embedded {
 
     async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
         let role = Resource::lease_role(&request.run);
-        // Whoever compares the backup's ACLs with its baseline reads them before this point: closing changes them.
         close::blank_secrets(server, &request.databases).await?;
+        let mut taken = BTreeMap::new();
         for database in &request.databases {
-            close::close_database(server, database).await?;
+            taken.insert(database.clone(), close::close_database(server, database).await?);
         }
-        close::close_cluster(server).await?;
+        let of_cluster = close::close_cluster(server).await?;
+        for taken in taken.values_mut() {
+            taken.extend_from_slice(&of_cluster);
+        }
         remove_role(server, &role, &request.databases).await?;
         let expires_at = end_of_lease(request);
         let remaining = remaining(request.not_after)?;
@@ -89,7 +92,7 @@ impl Credentials for Embedded {
         admin(server, "clearing the lease's password", &clear_password).await?;
         let proof = LeaseProof { role, ttl: request.ttl, attempts };
         proof.judge()?;
-        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof })
+        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, taken })
     }
 
     async fn renew(&self, request: &LeaseRequest, server: &dyn Server) -> Result<jiff::Timestamp, Stop> {

@@ -1,4 +1,5 @@
-//! The header of a `pg_dump --format=custom` file, as `pg_backup_archiver.c` writes it. Everything in it is hostile input.
+//! The header of an archive of `pg_dump`, as `pg_backup_archiver.c` writes it: the same in a custom file, in the `toc.dat` of a
+//! directory, and in the `toc.dat` that is the first member of a tar. Everything in it is hostile input.
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
@@ -18,6 +19,7 @@ pub struct DumpHeader {
     pub version: (u8, u8, u8),
     pub int_size: u8,
     pub offset_size: u8,
+    pub kind: ArchiveKind,
     pub compression: Compression,
     /// When the dump was begun, in the time zone of the process that made it (which is not recorded).
     pub created: Option<jiff::civil::DateTime>,
@@ -27,6 +29,14 @@ pub struct DumpHeader {
     pub dump_version: Option<String>,
     /// Entries of the table of contents.
     pub entries: u64,
+}
+
+/// `archCustom`, `archTar` and `archDirectory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    Custom,
+    Tar,
+    Directory,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +62,11 @@ impl Compression {
 pub enum BadDump {
     #[error("it ends within its header")]
     Short,
-    #[error("it does not begin with PGDMP: it is no dump in custom format")]
+    #[error("it does not begin with PGDMP: it is no archive of pg_dump")]
     Magic,
     #[error("its archive version {0}.{1} is not one of 1.10 to 1.16")]
     Version(u8, u8),
-    #[error("its format is {0}, and custom is 1")]
+    #[error("its format is {0}, and 1 (custom), 3 (tar) and 5 (directory) are known")]
     Format(u8),
     #[error("its header holds an impossible {0}")]
     Impossible(&'static str),
@@ -81,13 +91,13 @@ pub fn toc_entries(path: &Path) -> Result<u64, Stop> {
     DumpHeader::read_file(path).map(|header| header.entries)
 }
 
-struct Reader<R> {
-    from: R,
-    int_size: u8,
+pub(super) struct Reader<R> {
+    pub(super) from: R,
+    pub(super) int_size: u8,
 }
 
 impl<R: Read> Reader<R> {
-    fn header(mut self) -> Result<DumpHeader, BadDump> {
+    pub(super) fn header(&mut self) -> Result<DumpHeader, BadDump> {
         let mut magic = [0; 5];
         self.fill(&mut magic)?;
         if magic != *b"PGDMP" {
@@ -103,10 +113,12 @@ impl<R: Read> Reader<R> {
             return Err(BadDump::Impossible("size of integers"));
         }
         let offset_size = self.byte()?;
-        let format = self.byte()?;
-        if format != 1 {
-            return Err(BadDump::Format(format));
-        }
+        let kind = match self.byte()? {
+            1 => ArchiveKind::Custom,
+            3 => ArchiveKind::Tar,
+            5 => ArchiveKind::Directory,
+            other => return Err(BadDump::Format(other)),
+        };
         let compression = self.compression(minor)?;
         let created = self.created()?;
         let database = self.text()?;
@@ -117,6 +129,7 @@ impl<R: Read> Reader<R> {
             version,
             int_size: self.int_size,
             offset_size,
+            kind,
             compression,
             created,
             database,
@@ -158,21 +171,34 @@ impl<R: Read> Reader<R> {
         Ok(time())
     }
 
-    fn text(&mut self) -> Result<Option<String>, BadDump> {
+    pub(super) fn text(&mut self) -> Result<Option<String>, BadDump> {
         let Ok(length) = u64::try_from(self.int()?) else { return Ok(None) };
         if length > MAX_TEXT {
             return Err(BadDump::Impossible("length of a text"));
         }
+        self.exactly(length).map(Some)
+    }
+
+    /// The beginning of a text of any length; the rest is passed over.
+    pub(super) fn long_text(&mut self) -> Result<Option<String>, BadDump> {
+        let Ok(length) = u64::try_from(self.int()?) else { return Ok(None) };
+        let kept = self.exactly(length.min(MAX_TEXT))?;
+        let rest = length.saturating_sub(MAX_TEXT);
+        let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink()).map_err(BadDump::Io)?;
+        if skipped == rest { Ok(Some(kept)) } else { Err(BadDump::Short) }
+    }
+
+    fn exactly(&mut self, length: u64) -> Result<String, BadDump> {
         let mut bytes = Vec::new();
         let read = (&mut self.from).take(length).read_to_end(&mut bytes).map_err(BadDump::Io)?;
         if read as u64 != length {
             return Err(BadDump::Short);
         }
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A sign byte, then the value with its lowest byte first.
-    fn int(&mut self) -> Result<i64, BadDump> {
+    pub(super) fn int(&mut self) -> Result<i64, BadDump> {
         let negative = self.byte()? != 0;
         let mut value: i64 = 0;
         for position in 0..self.int_size {
@@ -193,7 +219,7 @@ impl<R: Read> Reader<R> {
         Ok(byte[0])
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BadDump> {
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BadDump> {
         self.from.read_exact(bytes).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => BadDump::Short,
             _ => BadDump::Io(error),
@@ -262,7 +288,9 @@ mod tests {
         assert!(refuse(&header(17)).contains("1.17"));
         let mut tar = header(14);
         tar[10] = 3;
-        assert!(refuse(&tar).contains("format is 3"));
+        assert_eq!(DumpHeader::read(tar.as_slice()).expect("a header").kind, ArchiveKind::Tar);
+        tar[10] = 2;
+        assert!(refuse(&tar).contains("format is 2"));
         let mut negative = header(14);
         let sign = negative.len() - 5;
         negative[sign] = 1;

@@ -1,16 +1,20 @@
 //! PostgreSQL. Start at [`PostgresqlEngine`]: what is installed (`install`), whether a backup fits it (`plan`), the server inside a
-//! sandbox (`conf`, `tls`, `server`, `client`), and the restore into it (`restore`, `roles`, `classify`).
+//! sandbox (`conf`, `tls`, `server`, `client`), the restore into it (`restore`, `roles`, `classify`), what a dump says of itself
+//! (`dump`, `dump_header`, `script`), and what is compared of a database (`content`, `schema`).
 pub mod capture;
 pub mod classify;
 mod client;
 pub mod conf;
 pub mod content;
+pub mod dump;
 pub mod dump_header;
 pub mod install;
 mod log;
 mod plan;
 mod restore;
 mod roles;
+pub mod schema;
+pub mod script;
 mod server;
 pub mod text;
 pub mod tls;

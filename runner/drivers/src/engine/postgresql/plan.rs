@@ -101,7 +101,8 @@ fn choose<'a>(installs: &'a [Install], manifest: &Manifest, wanted: &Postgresql)
     }
     let install = installs.iter().find(|install| install.major == major).ok_or_else(|| absent(installs, major, own))?;
     let tool = tool_major(&manifest.source.tool).unwrap_or(own);
-    if tool > install.major {
+    // A script of a newer pg_dump can be read; what an older server does not know in it is told by the restore.
+    if tool > install.major && manifest.parts.iter().any(|part| part.format.packing().is_none()) {
         return Err(unfit(
             format!("the dump was made by pg_dump {tool}, which pg_restore {} may not read", install.version),
             format!("name {tool} in the drill's engine, or capture with pg_dump {own}"),
@@ -145,8 +146,8 @@ fn missing(install: &Install, manifest: &Manifest) -> Vec<(String, String)> {
 }
 
 fn missing_locale(install: &Install, part: &Part) -> Vec<(String, String)> {
-    let locale = &part.locale;
     let mut missing = Vec::new();
+    let Some(locale) = &part.locale else { return missing };
     if locale.provider == "icu" && install.has_option("icu") == Some(false) {
         let what = format!("ICU (database {})", part.database);
         missing.push((what, "install a PostgreSQL that was built with ICU".to_owned()));
@@ -220,10 +221,20 @@ fn findings(install: &Install, manifest: &Manifest) -> Vec<Finding> {
         findings.push(finding(None, Severity::Warning, "version", message));
     }
     for part in &manifest.parts {
+        if part.locale.is_none() {
+            let message = if part.makes_its_database() {
+                "the dump does not say with which locale its database is made: whether this machine has it is told by the restore"
+            } else {
+                "the dump makes no database: one is made for it, with UTF8 and the locale C.UTF-8; the source's may sort differently"
+            };
+            findings.push(finding(Some(&part.database), Severity::Info, "locale", message.to_owned()));
+        }
         for extension in &part.extensions {
             let here = install.extensions.get(&extension.name).and_then(Option::as_deref);
-            if let Some(here) = here.filter(|here| *here != extension.version) {
-                let message = format!("version {here} is restored, the source had {}", extension.version);
+            if let (Some(here), Some(source)) = (here, extension.version.as_deref())
+                && here != source
+            {
+                let message = format!("version {here} is restored, the source had {source}");
                 findings.push(finding(Some(&part.database), Severity::Info, &extension.name, message));
             }
         }
@@ -231,8 +242,8 @@ fn findings(install: &Install, manifest: &Manifest) -> Vec<Finding> {
     findings
 }
 
-/// A custom-format dump is compressed and holds no indexes: four times its size is what common databases need, and WAL comes
-/// on top, up to the distance between two checkpoints.
+/// A compressed dump holds no indexes: four times its size is what common databases need, and WAL comes on top, up to the
+/// distance between two checkpoints.
 fn disk_estimate(manifest: &Manifest) -> u64 {
     const EMPTY_CLUSTER: u64 = 64 << 20;
     const MAX_WAL: u64 = 2 << 30;

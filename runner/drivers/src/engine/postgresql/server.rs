@@ -7,6 +7,7 @@ use drill::agent::{ClientIdentity, SecretText};
 use drill::manifest::Manifest;
 use drill::port::{Exec, ExecOutput, ExitStatus, Progress, Restored, Rows, Sandbox, Server, Session, SqlError};
 use drill::proof::{Expected, Probe};
+use drill::schema::Taken;
 use drill::secret::Secret;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
@@ -19,7 +20,7 @@ use super::install::Install;
 use super::log::ServerLog;
 use super::text::plain;
 use super::tls::Authority;
-use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, conf, restore};
+use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, conf, restore, schema};
 
 /// Can log in and do nothing else; the restore takes its login away with everybody's.
 const PROBE_ROLE: &str = "muster_probe";
@@ -218,6 +219,24 @@ impl Server for PostgresqlServer {
     async fn login(&self, identity: &ClientIdentity, database: &str) -> Result<Box<dyn Session>, SqlError> {
         let admin = identity.role == ADMIN_ROLE;
         Ok(Box::new(Connection::open(self.sandbox.as_ref(), identity, database, admin).await?))
+    }
+
+    async fn expected_schema(
+        &self,
+        manifest: &Manifest,
+        database: &str,
+        file: &[u8],
+        taken: Vec<Taken>,
+    ) -> Result<Vec<u8>, Stop> {
+        let session = if manifest.source.major() == self.install.major {
+            None
+        } else {
+            let session = self.login(&self.admin, database).await;
+            Some(session.or_stop(Reason::SandboxUnfit, "logging in to compare views of another major version")?)
+        };
+        let translated = schema::translate(file, taken, session.as_deref()).await;
+        // Whoever compares reads the file as well, and tells what is wrong with it.
+        Ok(translated.unwrap_or_else(|_| file.to_vec()))
     }
 
     fn connections(&self) -> Vec<String> {

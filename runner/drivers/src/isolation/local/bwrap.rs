@@ -7,8 +7,7 @@ use drill::spec::Limits;
 use super::limits;
 use super::seccomp;
 
-/// Where muster's own program stands inside.
-pub(super) const PROGRAM: &str = "/muster";
+pub(super) use drill::port::PROGRAM;
 /// What a command finds in its environment before its own variables.
 pub(super) const ENVIRONMENT: [(&str, &str); 3] =
     [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];

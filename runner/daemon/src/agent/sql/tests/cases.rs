@@ -1,7 +1,8 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use plugin_host::backend::{Batch, Blame, Cells, Column, ColumnData, Error, Rows, Sql, Value};
+use bytes::Bytes;
+use plugin_host::backend::{Batch, Blame, Catalog, Cells, Column, ColumnData, Error, Rows, Side, Sql, Value};
 use tokio::time::Instant;
 
 use super::super::check::CheckSql;
@@ -15,6 +16,8 @@ async fn sql_against_a_real_server() {
     let server = TestServer::start();
     certificates_are_what_lets_in(&server).await;
     settings_are_pinned_and_tables_found(&server).await;
+    let objects = "CREATE SEQUENCE numbers START 7; SELECT lo_put(lo_create(4711), 1000000, 'end')";
+    server.admin("orders", objects);
     let database = open(&server, "orders").await;
     types_cross_as_they_are(&database).await;
     timestamps_beyond_64_bits_come_as_the_servers_text(&database).await;
@@ -26,9 +29,53 @@ async fn sql_against_a_real_server() {
     dropped_results_are_closed(&database).await;
     a_held_up_result_does_not_block_another(&database).await;
     statements_are_cancelled(&server, &database).await;
+    the_schema_is_read_in_order_and_in_the_snapshot(&server, &database).await;
     database.close().await;
     an_ascii_database_is_read_as_far_as_it_is_text(&server).await;
     assert_eq!(connections(&server), "0", "nothing is left connected");
+}
+
+async fn the_schema_is_read_in_order_and_in_the_snapshot(server: &TestServer, database: &Database) {
+    server.admin("orders", "CREATE TABLE later_than_the_snapshot (id int)");
+    let taken = r#"{"kind":"privileges on system objects","identity":"routine pg_read_file(text)","entry":"EXECUTE to PUBLIC"}"#;
+    let baseline = Bytes::from(format!(r#"{{"schema":1,"database":"orders","taken":[{taken}]}}"#));
+    let schemas = database.schemas(Some(baseline), Instant::now() + HOUR);
+    assert_eq!(schemas.read(Side::Baseline).await.unwrap().next(1, 1).await.unwrap(), []);
+    let mut objects = schemas.read(Side::Restored).await.unwrap();
+    let mut read = Vec::new();
+    loop {
+        let page = objects.next(7, 1 << 20).await.unwrap();
+        assert!(page.len() <= 7);
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert!(read.is_sorted_by(|a, b| (&a.kind, &a.identity) < (&b.kind, &b.identity)));
+    let content = |kind: &str, identity: &str| {
+        let object = read.iter().find(|object| object.kind == kind && object.identity == identity);
+        object.map(|object| serde_json::from_str::<serde_json::Value>(&object.content).unwrap())
+    };
+    assert_eq!(content("relation", "public.later_than_the_snapshot"), None);
+    assert_eq!(content("schema", "public"), Some(serde_json::json!({})));
+    let put_back = content("privileges on system objects", "routine pg_read_file(text)").unwrap();
+    assert_eq!(put_back, serde_json::json!({"granted": ["EXECUTE to PUBLIC"]}));
+    let sequence = content("sequence", "public.numbers").unwrap();
+    assert_eq!((&sequence["lastValue"], &sequence["called"]), (&serde_json::json!(7), &serde_json::json!(false)));
+    let bytes = content("large object", "4711").unwrap();
+    assert_eq!((&bytes["size"], bytes["sha256"].as_str().unwrap().len()), (&serde_json::json!(1_000_003), 64));
+    let late = database.schemas(None, Instant::now());
+    assert_eq!(late.read(Side::Baseline).await.err().unwrap().blame, Blame::Plugin);
+    assert!(
+        late.read(Side::Restored)
+            .await
+            .unwrap()
+            .next(1, 1)
+            .await
+            .unwrap_err()
+            .message
+            .contains("longer than the check has")
+    );
 }
 
 async fn open(server: &TestServer, name: &str) -> Database {

@@ -54,7 +54,7 @@ pub(super) async fn locale(session: &Session) -> Result<Locale, Stop> {
 pub(super) async fn extensions(session: &Session) -> Result<Vec<Extension>, Stop> {
     let rows = session.rows::<3>(EXTENSIONS).await?;
     let extension = |row: [Option<String>; 3]| match row {
-        [Some(name), Some(version), Some(schema)] => Some(Extension { name, version, schema }),
+        [Some(name), Some(version), Some(schema)] => Some(Extension { name, version: Some(version), schema }),
         _ => None,
     };
     Ok(rows.into_iter().filter_map(extension).collect())

@@ -21,7 +21,7 @@ const LATEST: &str = "latest";
 
 /// `.tmp-<stamp>-<pid>`; removed when dropped, unless it was published.
 #[derive(Debug)]
-pub(super) struct WorkDirectory {
+pub(crate) struct WorkDirectory {
     out: PathBuf,
     path: PathBuf,
     published: bool,
@@ -30,7 +30,7 @@ pub(super) struct WorkDirectory {
 }
 
 impl WorkDirectory {
-    pub(super) fn create(out: &Path) -> Result<Self, Stop> {
+    pub(crate) fn create(out: &Path) -> Result<Self, Stop> {
         let tried = || format!("making a backup directory in `{}`", out.display());
         let unfit = Reason::SandboxUnfit;
         DirBuilder::new().recursive(true).mode(0o700).create(out).or_stop(unfit, tried())?;
@@ -49,18 +49,18 @@ impl WorkDirectory {
         Ok(Self { out, path, published: false, _lock: lock })
     }
 
-    pub(super) fn file(&self, name: &str) -> Result<PathBuf, Stop> {
+    pub(crate) fn file(&self, name: &str) -> Result<PathBuf, Stop> {
         let path = self.path.join(name);
         create_private(&path)?;
         Ok(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Renames the directory to its stamp and swaps `latest`. Either both, or nothing is left.
-    pub(super) fn publish(mut self, time: jiff::Timestamp) -> Result<PathBuf, Stop> {
+    pub(crate) fn publish(mut self, time: jiff::Timestamp) -> Result<PathBuf, Stop> {
         let tried = || format!("publishing the backup in `{}`", self.out.display());
         sync_directory(&self.path).or_stop(Reason::SandboxUnfit, tried())?;
         let target = self.rename(time).or_stop(Reason::SandboxUnfit, tried())?;
@@ -145,7 +145,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Writes, syncs.
-pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Stop> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Stop> {
     use std::io::Write as _;
     create_private(path)?;
     let written = std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
@@ -156,7 +156,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Stop> {
 }
 
 /// Syncs the file and says what the manifest says of it. A file of several chunks gets its side file.
-pub(super) async fn entry(directory: &Path, name: &str) -> Result<FileEntry, Stop> {
+pub(crate) async fn entry(directory: &Path, name: &str) -> Result<FileEntry, Stop> {
     let (directory, name) = (directory.to_owned(), name.to_owned());
     let meter = Arc::new(Meter::default());
     let guard = super::StopOnDrop(meter.clone());

@@ -2,10 +2,11 @@
 mod conninfo;
 mod describe;
 mod digests;
-mod directory;
+pub(crate) mod directory;
 mod pgpass;
 mod role;
 mod scan;
+mod schema;
 mod session;
 mod sink;
 mod snapshot;
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 use drill::baseline::Table;
 use drill::id::Sha256Digest;
 use drill::manifest::{
-    DumpFormat, FILE_NAME, FileEntry, GLOBALS_FILE_NAME, Kind, Manifest, Part, SIGNATURE_FILE_NAME, Source, VERSION,
+    DumpFormat, FILE_NAME, FileEntry, GLOBALS_FILE_NAME, Kind, Manifest, Part, SIGNATURE_FILE_NAME, SnapshotTimeFrom,
+    Source, VERSION,
 };
 use drill::port::Progress;
 use drill::stop::{OrStop, Stop};
@@ -230,15 +232,19 @@ async fn dump_database(
     let tables = describe::tables(snapshot, scanned).await?;
     let baseline_name = format!("baseline-{}.jsonl", place.number);
     describe::write_baseline(&place.work.file(&baseline_name)?, info.database(), &tables)?;
+    let schema = match schema::write(snapshot, place, warnings).await? {
+        Ok(schema) => schema,
+        Err(message) => return Ok(Err(message)),
+    };
     let part = Part {
         database: info.database().to_owned(),
         format: DumpFormat::Custom,
         files: vec![directory::entry(place.work.path(), &dump_name).await?],
         baseline: Some(directory::entry(place.work.path(), &baseline_name).await?),
-        schema: None,
+        schema,
         blocks: entry_of(place.work, side.blocks.as_deref()).await?,
         row_digests: entry_of(place.work, side.row_digests.as_deref()).await?,
-        locale: describe::locale(&snapshot.session).await?,
+        locale: Some(describe::locale(&snapshot.session).await?),
         extensions: describe::extensions(&snapshot.session).await?,
     };
     Ok(Ok((part, tables)))
@@ -318,7 +324,8 @@ fn publish(request: &CaptureRequest, work: WorkDirectory, made: Made, began: Ins
         version: VERSION,
         kind: Kind::Logical,
         name: request.name.clone(),
-        snapshot_time: made.snapshot_time,
+        snapshot_time: Some(made.snapshot_time),
+        snapshot_time_from: SnapshotTimeFrom::Capture,
         source: made.source,
         globals: Some(made.globals),
         parts: made.parts,
@@ -339,12 +346,12 @@ fn publish(request: &CaptureRequest, work: WorkDirectory, made: Made, began: Ins
     json.push(b'\n');
     // What muster would refuse to read, it must not sign.
     crate::artifact::check(&json).or_stop(Reason::Internal, "checking the manifest")?;
-    let comment = format!("muster backup {} of {}", manifest.name, manifest.snapshot_time);
+    let comment = format!("muster backup {} of {}", manifest.name, made.snapshot_time);
     let signature = request.key.sign_detached(&json, &comment)?;
     directory::write(&work.path().join(FILE_NAME), &json)?;
     directory::write(&work.path().join(SIGNATURE_FILE_NAME), signature.as_bytes())?;
     Ok(Captured {
-        directory: work.publish(manifest.snapshot_time)?,
+        directory: work.publish(made.snapshot_time)?,
         digest: Sha256Digest::of(&json),
         manifest,
         signed_by: request.key.key_id(),

@@ -57,6 +57,10 @@ impl Session {
         Ok(session)
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(super) async fn run(&self, statements: &str) -> Result<(), Stop> {
         self.client.batch_execute(statements).await.map_err(|error| failed(&error, statements))
     }
@@ -126,7 +130,7 @@ impl Copy {
 }
 
 /// The object is gone or locked, or the lock table is full for the moment.
-fn is_passing(state: &SqlState) -> bool {
+pub(super) fn is_passing(state: &SqlState) -> bool {
     [
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::UNDEFINED_TABLE,
@@ -137,7 +141,7 @@ fn is_passing(state: &SqlState) -> bool {
     .contains(state)
 }
 
-fn failed(error: &tokio_postgres::Error, statement: &str) -> Stop {
+pub(super) fn failed(error: &tokio_postgres::Error, statement: &str) -> Stop {
     let statement: String = statement.chars().take(120).collect();
     let problem = format!("the server refused `{}`: {}", statement.trim(), shown(error));
     match error.code() {

@@ -1,6 +1,7 @@
 //! What muster does inside its own sandboxes: the first command of one ([`init`]), and the attempts to leave it ([`probe`]).
 //!
 //! Needs no runtime and no file: what is here shares the sandbox with whatever a backup brought along.
+mod feed;
 mod init;
 mod probe;
 mod relay;
@@ -29,6 +30,7 @@ pub fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCod
     match command.to_str()? {
         INIT => Some(init::main(&rest)),
         PROBE => Some(probe::main(&rest)),
+        drill::port::FEED => Some(feed::main(&rest)),
         _ => None,
     }
 }

@@ -1,24 +1,24 @@
 //! The restore: roles first, then each database, with the engine's own tools inside the sandbox. Everything that comes after
 //! it may be the dump's doing: a dump is a program that runs as superuser.
+mod archive;
+mod script;
+
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use drill::finding::{Finding, Severity};
-use drill::manifest::{FileEntry, Manifest, Part};
+use drill::manifest::{DumpFormat, FileEntry, Manifest, Part};
 use drill::port::{Exec, ExecOutput, ExitStatus, Output, Progress, Restored, Server};
 use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Reason;
 
-use super::classify::{Errors, RestoreError};
+use super::classify::{Class, Errors, RestoreError, classify};
 use super::roles::{MOST, roles_in};
 use super::server::{LONGEST, PostgresqlServer};
 use super::text::{identifier, literal, plain};
 use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, PORT, client};
 
-/// Tablespaces made for one database; it names one.
-const TABLESPACES: usize = 1;
 /// How often progress is told while a tool runs.
 const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -35,13 +35,20 @@ pub(super) async fn restore(
     lock_roles(server).await?;
     let mut entries = Vec::new();
     for part in &manifest.parts {
-        entries.push(count_entries(server, part).await?);
+        entries.push(match part.format.packing() {
+            None => archive::count_entries(server, part).await?,
+            Some(_) => 0,
+        });
     }
     let total: u64 = entries.iter().sum();
     let mut before = 0;
     for (part, entries) in manifest.parts.iter().zip(entries) {
         let progress = Share { progress, before, total };
-        restored.findings.extend(restore_part(server, part, entries, &progress).await?);
+        let findings = match part.format.packing() {
+            None => archive::restore(server, part, entries, &progress).await?,
+            Some(packing) => script::restore(server, part, packing).await?,
+        };
+        restored.findings.extend(findings);
         before += entries;
         restored.databases.push(part.database.clone());
     }
@@ -51,7 +58,8 @@ pub(super) async fn restore(
         answers(server, database).await?;
     }
     let databases = u64::try_from(restored.databases.len()).unwrap_or(u64::MAX);
-    restored.note = format!("{}, {}", entries_text(total), unit::plural(databases, "database"));
+    let what = if total == 0 { "a script".to_owned() } else { entries_text(total) };
+    restored.note = format!("{what}, {}", unit::plural(databases, "database"));
     Ok(restored)
 }
 
@@ -75,7 +83,7 @@ impl Share<'_> {
 async fn apply_globals(server: &PostgresqlServer, globals: &FileEntry) -> Result<Vec<Finding>, Stop> {
     let mut argv = vec![server.install.program("psql"), "-X".to_owned(), "-q".to_owned()];
     argv.extend(["-v", "ON_ERROR_STOP=0", "-d", MAINTENANCE_DATABASE, "-o", "/dev/null"].map(str::to_owned));
-    argv.extend(["-f".to_owned(), inside(globals)]);
+    argv.extend(["-f".to_owned(), inside(&globals.path)]);
     let (output, errors) = run(server, argv, Arc::new(|_, _| ()), || ()).await?;
     // With ON_ERROR_STOP=0 psql ends with 0 unless it could not begin.
     judge(server, "the backup's roles", None, &output, errors, &[0]).await
@@ -86,8 +94,11 @@ async fn stub_roles(server: &PostgresqlServer, manifest: &Manifest) -> Result<Ve
     let needed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     for part in &manifest.parts {
         let seen = Arc::clone(&needed);
-        let mut exec =
-            Exec::new([&server.install.program("pg_restore"), "--create", "--schema-only", "-f", "-", &dump(part)?]);
+        let argv = match part.format.packing() {
+            None => archive::schema(server, part)?,
+            Some(packing) => script::role_lines(part, packing)?,
+        };
+        let mut exec = Exec::new(argv);
         exec.deadline = LONGEST;
         exec.keep = 4 << 10;
         exec.lines = Some(Arc::new(move |output, line| {
@@ -97,7 +108,7 @@ async fn stub_roles(server: &PostgresqlServer, manifest: &Manifest) -> Result<Ve
                 seen.extend(roles_in(line));
             }
         }));
-        // What is wrong with the archive is told by the restore itself.
+        // What is wrong with the dump is told by the restore itself.
         server.sandbox.exec(exec).await?;
     }
     let needed = needed.lock().map(|needed| needed.clone()).unwrap_or_default();
@@ -132,110 +143,14 @@ async fn trouble(server: &PostgresqlServer, message: String) -> Stop {
     server.death().await.unwrap_or_else(|| Stop::new(Reason::SandboxUnfit, message))
 }
 
-async fn count_entries(server: &PostgresqlServer, part: &Part) -> Result<u64, Stop> {
-    let counted = Arc::new(AtomicU64::new(0));
-    let seen = Arc::clone(&counted);
-    let argv = vec![server.install.program("pg_restore"), "--list".to_owned(), dump(part)?];
-    let count = move |output: Output, line: &str| {
-        if output == Output::Stdout && line.starts_with(|c: char| c.is_ascii_digit()) {
-            seen.fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    let (output, errors) = run(server, argv, Arc::new(count), || ()).await?;
-    judge(server, &format!("the list of database {}", part.database), Some(&part.database), &output, errors, &[0])
-        .await?;
-    Ok(counted.load(Ordering::Relaxed))
-}
-
-async fn restore_part(
-    server: &PostgresqlServer,
-    part: &Part,
-    entries: u64,
-    progress: &Share<'_>,
-) -> Result<Vec<Finding>, Stop> {
-    // `postgres` is in every cluster, and an archive makes its own database.
-    if part.database == "postgres" {
-        let dropped = server.admin(MAINTENANCE_DATABASE, "DROP DATABASE IF EXISTS postgres WITH (FORCE)").await;
-        if let Err(error) = dropped {
-            return Err(trouble(server, format!("making room for database postgres: {error}")).await);
-        }
+/// `postgres` is in every cluster, and a dump makes its own database.
+async fn make_room(server: &PostgresqlServer, part: &Part) -> Result<(), Stop> {
+    if part.database != "postgres" {
+        return Ok(());
     }
-    let mut argv = vec![server.install.program("pg_restore"), "--verbose".to_owned(), "--create".to_owned()];
-    argv.extend(["--no-tablespaces", "-d", MAINTENANCE_DATABASE].map(str::to_owned));
-    if server.jobs > 1 {
-        argv.push(format!("--jobs={}", server.jobs));
-    }
-    argv.push(dump(part)?);
-    let mut findings = Vec::new();
-    let (output, errors) = loop {
-        let (output, errors) = restore_once(server, &argv, entries, progress).await?;
-        match missing_tablespace(&errors) {
-            Some(name) if findings.len() < TABLESPACES => {
-                make_tablespace(server, &name).await?;
-                let message = "the database's tablespace was made inside the data directory".to_owned();
-                let subject = format!("tablespace {}", plain(&name, 63));
-                findings.push(Finding { severity: Severity::Info, ..warning(Some(&part.database), &subject, message) });
-            }
-            _ => break (output, errors),
-        }
-    };
-    findings.extend(
-        judge(server, &format!("database {}", part.database), Some(&part.database), &output, errors, &[0, 1]).await?,
-    );
-    progress.set(entries);
-    Ok(findings)
-}
-
-async fn restore_once(
-    server: &PostgresqlServer,
-    argv: &[String],
-    entries: u64,
-    progress: &Share<'_>,
-) -> Result<(ExecOutput, Errors), Stop> {
-    let done = Arc::new(AtomicU64::new(0));
-    let counter = EntryCounter { parallel: AtomicBool::new(false), done: Arc::clone(&done) };
-    let count = Arc::new(move |_: Output, line: &str| counter.line(line));
-    run(server, argv.to_vec(), count, || progress.set(done.load(Ordering::Relaxed).min(entries))).await
-}
-
-/// A dump's CREATE DATABASE names its tablespace whatever `--no-tablespaces` says. Then it fails, and nothing was restored.
-fn missing_tablespace(errors: &Errors) -> Option<String> {
-    let (error, ..) = errors.sandbox.as_ref()?;
-    let name = error.message.strip_prefix("tablespace \"")?.strip_suffix("\" does not exist")?;
-    Some(name.to_owned())
-}
-
-/// In the data directory, because the sandbox has no other place.
-async fn make_tablespace(server: &PostgresqlServer, name: &str) -> Result<(), Stop> {
-    let make = format!("CREATE TABLESPACE {} LOCATION ''", identifier(name));
-    for statement in ["SET allow_in_place_tablespaces = on", &make, "RESET allow_in_place_tablespaces"] {
-        if let Err(error) = server.admin(MAINTENANCE_DATABASE, statement).await {
-            return Err(trouble(server, format!("making the database's tablespace: {error}")).await);
-        }
-    }
-    Ok(())
-}
-
-/// Counts an archive's entries as `--verbose` tells them. Once the parallel part has begun, the workers' own lines tell the
-/// same entries again.
-struct EntryCounter {
-    parallel: AtomicBool,
-    done: Arc<AtomicU64>,
-}
-
-impl EntryCounter {
-    fn line(&self, line: &str) {
-        let Some(rest) = line.strip_prefix("pg_restore: ") else { return };
-        let parallel = self.parallel.load(Ordering::Relaxed);
-        if rest.starts_with("entering main parallel loop") {
-            self.parallel.store(true, Ordering::Relaxed);
-        } else if rest.starts_with("finished main parallel loop") {
-            self.parallel.store(false, Ordering::Relaxed);
-        } else if (parallel && rest.starts_with("finished item "))
-            || (!parallel && (rest.starts_with("creating ") || rest.starts_with("processing data for table ")))
-        {
-            self.done.fetch_add(1, Ordering::Relaxed);
-        }
+    match server.admin(MAINTENANCE_DATABASE, "DROP DATABASE IF EXISTS postgres WITH (FORCE)").await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(trouble(server, format!("making room for database postgres: {error}")).await),
     }
 }
 
@@ -350,7 +265,11 @@ fn findings(database: Option<&str>, errors: &Errors) -> Vec<Finding> {
         message: format!("{note}: {}", error.message),
         details: error.command.iter().map(|command| ("statement".to_owned(), command.clone())).collect(),
     };
-    let benign = errors.benign.errors.iter().map(|error| finding(error, Severity::Info, "known to do no harm"));
+    let harmless = |error: &RestoreError| match classify(error) {
+        Class::Benign(why) => format!("known to do no harm ({why})"),
+        _ => "known to do no harm".to_owned(),
+    };
+    let benign = errors.benign.errors.iter().map(|error| finding(error, Severity::Info, &harmless(error)));
     let blocked = errors.blocked.errors.iter().map(|error| finding(error, Severity::Warning, "blocked by isolation"));
     let mut findings: Vec<Finding> = blocked.chain(benign).collect();
     let kept = u64::try_from(findings.len()).unwrap_or(u64::MAX);
@@ -387,16 +306,22 @@ async fn answers(server: &PostgresqlServer, database: &str) -> Result<(), Stop> 
     }
 }
 
-fn inside(file: &FileEntry) -> String {
-    format!("/backup/{}", file.path)
+fn inside(path: &str) -> String {
+    format!("/backup/{path}")
 }
 
+/// The dump as the tools want it named: a file, or the directory of its files.
 fn dump(part: &Part) -> Result<String, Stop> {
-    match part.files.as_slice() {
-        [file] => Ok(inside(file)),
-        files => Err(Stop::new(
+    let one = |path: &str| Ok(inside(path));
+    match (part.format, part.files.as_slice()) {
+        (DumpFormat::Directory, [file, ..]) => match file.path.rsplit_once('/') {
+            Some((directory, _)) => one(directory),
+            None => Err(Stop::internal("a directory dump lies in no directory")),
+        },
+        (_, [file]) => one(&file.path),
+        (_, files) => Err(Stop::new(
             Reason::ArtifactRefused,
-            format!("database {} has {} files where a custom-format dump is one", part.database, files.len()),
+            format!("database {} has {} files where a dump is one", part.database, files.len()),
         )),
     }
 }

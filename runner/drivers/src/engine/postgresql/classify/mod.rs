@@ -1,9 +1,12 @@
 //! What restore errors mean. `pg_restore` and `psql` tell them as text only, in English because the sandbox's `lc_messages` is
-//! `C`; the table below was made from real messages.
+//! `C`; the table (`rules`) was made from real messages and from those of the servers' sources.
 //!
 //! DETAIL and CONTEXT lines hold rows of the backup and are left out of everything.
+mod rules;
+
 use drill::verdict::Reason;
 
+use self::rules::RULES;
 use super::text::plain;
 
 const MESSAGE: usize = 300;
@@ -40,136 +43,9 @@ pub enum Class {
     Dump { advice: Option<String> },
 }
 
-struct Rule {
-    /// All of them occur in the message.
-    all: &'static [&'static str],
-    class: fn() -> Class,
-}
-
-fn unfit(advice: &str) -> Class {
-    Class::Sandbox { reason: Reason::SandboxUnfit, advice: advice.to_owned() }
-}
-
-fn limit(advice: &str) -> Class {
-    Class::Sandbox { reason: Reason::LimitReached, advice: advice.to_owned() }
-}
-
-fn dump(advice: &str) -> Class {
-    Class::Dump { advice: Some(advice.to_owned()) }
-}
-
-/// The first that fits.
-const RULES: &[Rule] = &[
-    // What every cluster has already.
-    Rule { all: &["schema \"public\" already exists"], class: || Class::Benign("every database has this schema") },
-    Rule {
-        all: &["extension \"plpgsql\" already exists"],
-        class: || Class::Benign("every database has this extension"),
-    },
-    Rule { all: &["language \"plpgsql\" already exists"], class: || Class::Benign("every database has this language") },
-    Rule { all: &["database \"template1\" already exists"], class: || Class::Benign("every server has this database") },
-    Rule {
-        all: &["role \"muster_sandbox\" already exists"],
-        class: || unfit("the backup has a role of muster's own name: rename `muster_sandbox` at the source"),
-    },
-    // The sandbox's limits, and its end.
-    Rule { all: &["No space left on device"], class: || limit("raise the sandbox's disk limit, or make room") },
-    Rule { all: &["could not resize shared memory segment"], class: || limit("raise the sandbox's memory limit") },
-    Rule {
-        all: &["out of shared memory"],
-        class: || unfit("set `max_locks_per_transaction: 1024` in engine.settings"),
-    },
-    Rule { all: &["out of memory"], class: || limit("raise the sandbox's memory limit") },
-    Rule { all: &["could not fork"], class: || limit("raise the sandbox's limit on processes") },
-    Rule { all: &["Cannot allocate memory"], class: || limit("raise the sandbox's memory limit") },
-    Rule { all: &["too many clients already"], class: || unfit("lower engine.jobs, or raise `max_connections`") },
-    Rule { all: &["server closed the connection unexpectedly"], class: || unfit("see the server's last words") },
-    Rule { all: &["terminating connection"], class: || unfit("see the server's last words") },
-    Rule { all: &["the database system is"], class: || unfit("see the server's last words") },
-    Rule { all: &["connection to server on socket"], class: || unfit("see the server's last words") },
-    Rule { all: &["no connection to the server"], class: || unfit("see the server's last words") },
-    // What this installation lacks.
-    Rule { all: &["extension \"", "\" is not available"], class: || unfit("install the extension's package here") },
-    Rule { all: &["could not open extension control file"], class: || unfit("install the extension's package here") },
-    Rule {
-        all: &["extension \"", "has no installation script"],
-        class: || unfit("install the extension's package here"),
-    },
-    Rule {
-        all: &["could not access file", "No such file"],
-        class: || unfit("install the library that the function needs"),
-    },
-    Rule { all: &["could not load library"], class: || unfit("install the library that the function needs") },
-    Rule {
-        all: &["loaded via shared_preload_libraries"],
-        class: || unfit("name the library in `shared_preload_libraries` of engine.settings"),
-    },
-    Rule {
-        all: &["loaded via \"shared_preload_libraries\""],
-        class: || unfit("name the library in `shared_preload_libraries` of engine.settings"),
-    },
-    Rule {
-        all: &["unsupported version", "in file header"],
-        class: || unfit("restore with the major whose pg_dump made the file"),
-    },
-    Rule { all: &["invalid LC_COLLATE locale name"], class: || unfit("make the locale: `localedef`") },
-    Rule { all: &["invalid LC_CTYPE locale name"], class: || unfit("make the locale: `localedef`") },
-    Rule { all: &["invalid locale name"], class: || unfit("make the locale: `localedef`") },
-    Rule { all: &["could not create locale"], class: || unfit("make the locale: `localedef`") },
-    Rule {
-        all: &["ICU is not supported in this build"],
-        class: || unfit("install a PostgreSQL that was built with ICU"),
-    },
-    Rule {
-        all: &["compression method", "not supported"],
-        class: || unfit("install a PostgreSQL that was built with lz4 and zstd"),
-    },
-    Rule { all: &["unsupported XML feature"], class: || unfit("install a PostgreSQL that was built with libxml") },
-    Rule {
-        all: &["unrecognized configuration parameter"],
-        class: || unfit("restore with the major that knows the setting"),
-    },
-    Rule {
-        all: &["tablespace \"", "does not exist"],
-        class: || unfit("capture with `--no-tablespaces`: a sandbox has none"),
-    },
-    // Where isolation stood in the way.
-    Rule { all: &["could not connect to server"], class: || Class::BlockedByIsolation },
-    Rule { all: &["could not establish connection"], class: || Class::BlockedByIsolation },
-    Rule { all: &["could not connect to the publisher"], class: || Class::BlockedByIsolation },
-    Rule { all: &["could not translate host name"], class: || Class::BlockedByIsolation },
-    Rule { all: &["Network is unreachable"], class: || Class::BlockedByIsolation },
-    Rule { all: &["Temporary failure in name resolution"], class: || Class::BlockedByIsolation },
-    // The dump's own faults.
-    Rule {
-        all: &["role \"", "does not exist"],
-        class: || dump("the backup's globals.sql lacks the role: capture with a role that may read all roles"),
-    },
-    Rule {
-        all: &["could not read from input file"],
-        class: || dump("the dump is cut short or damaged: make a new backup"),
-    },
-    Rule { all: &["could not uncompress data"], class: || dump("the dump is damaged: make a new backup") },
-    Rule { all: &["does not appear to be a valid archive"], class: || dump("the file is no archive of pg_dump") },
-    Rule {
-        all: &["is not present in table"],
-        class: || dump("rows that a foreign key needs are missing from the dump"),
-    },
-    Rule {
-        all: &["violates foreign key constraint"],
-        class: || dump("rows that a foreign key needs are missing from the dump"),
-    },
-    Rule {
-        all: &["could not create unique index"],
-        class: || dump("the source holds rows that its unique index forbids: reindex it there"),
-    },
-    Rule { all: &["duplicate key value"], class: || dump("the dump holds rows twice") },
-];
-
 /// What an error means; everything unknown is the dump's.
 pub fn classify(error: &RestoreError) -> Class {
-    let fits = |rule: &&Rule| rule.all.iter().all(|part| error.message.contains(part));
-    RULES.iter().find(fits).map_or(Class::Dump { advice: None }, |rule| (rule.class)())
+    RULES.iter().find(|rule| rule.fits(error)).map_or(Class::Dump { advice: None }, |rule| (rule.class)())
 }
 
 /// Reads what the tools print, line by line, and keeps what it means in bounded memory.
@@ -205,16 +81,21 @@ impl Errors {
     pub fn line(&mut self, line: &str) {
         if let Some(command) = line.strip_prefix("Command was: ") {
             if let Some(open) = &mut self.open {
-                open.command = Some(plain(command, MESSAGE));
+                open.command = Some(statement(command));
             }
             self.close();
         } else if let Some(rest) = line.strip_prefix("pg_restore: ") {
             self.close();
             self.pg_restore(rest);
+        } else if let Some(command) = psql_statement(line) {
+            if let Some(open) = &mut self.open {
+                open.command = Some(statement(command));
+            }
+            self.close();
         } else if let Some((place, message)) = psql_error(line) {
             self.close();
             self.begin(message, Some(place));
-        } else if line.starts_with("psql:") {
+        } else if line.starts_with("psql:") && !is_more_of_an_error(line) {
             self.close();
         }
     }
@@ -264,12 +145,38 @@ impl Errors {
 /// `psql:/backup/globals.sql:12: ERROR:  …` and `psql: error: …`.
 fn psql_error(line: &str) -> Option<(String, &str)> {
     if let Some(message) = line.strip_prefix("psql: error: ") {
-        return Some(("globals".to_owned(), message));
+        return Some(("psql".to_owned(), message));
     }
     let rest = line.strip_prefix("psql:")?;
-    let (place, message) = rest.split_once(": ERROR:  ").or_else(|| rest.split_once(": error: "))?;
-    let line_number = place.rsplit(':').next().filter(|text| text.chars().all(|c| c.is_ascii_digit()))?;
-    Some((format!("globals.sql line {line_number}"), message))
+    let mark = |mark| rest.split_once(mark);
+    let (place, message) = mark(": ERROR:  ").or_else(|| mark(": error: ")).or_else(|| mark(": FATAL:  "))?;
+    let (file, line_number) =
+        place.rsplit_once(':').filter(|(_, number)| number.chars().all(|c| c.is_ascii_digit()))?;
+    // A packed script comes through a pipe.
+    let file = if file == "<stdin>" { "script" } else { file.rsplit('/').next().unwrap_or(file) };
+    Some((format!("{} line {line_number}", plain(file, 100)), message))
+}
+
+/// What `psql --echo-errors` tells after an error.
+fn psql_statement(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("psql:")?;
+    let (place, statement) = rest.split_once(": STATEMENT:  ")?;
+    place.rsplit(':').next().filter(|number| number.chars().all(|c| c.is_ascii_digit()))?;
+    Some(statement)
+}
+
+/// `DETAIL` and the like come between an error and its statement, with a place of their own or none.
+fn is_more_of_an_error(line: &str) -> bool {
+    [": DETAIL:", ": HINT:", ": CONTEXT:", ": LINE "].iter().any(|mark| line.contains(mark))
+}
+
+/// The first line of a statement, without the rows that an INSERT holds.
+fn statement(text: &str) -> String {
+    let text = match text.split_once(" VALUES ") {
+        Some((before, _)) if text.starts_with("INSERT INTO ") => before,
+        _ => text,
+    };
+    plain(text, MESSAGE)
 }
 
 #[cfg(test)]
@@ -330,6 +237,57 @@ mod tests {
     }
 
     #[test]
+    fn a_scripts_error_carries_its_statement_and_no_rows() {
+        let errors = read(
+            "psql:/backup/shop.sql:14: ERROR:  duplicate key value violates unique constraint \"t_pkey\"\n\
+             DETAIL:  Key (card)=(4111 1111) already exists.\n\
+             psql:/backup/shop.sql:14: STATEMENT:  INSERT INTO public.t VALUES ('4111 1111');\n\
+             psql:<stdin>:15: ERROR:  relation \"public.t\" does not exist\n\
+             psql:<stdin>:15: STATEMENT:  ALTER TABLE ONLY public.t DROP CONSTRAINT t_pkey;\n\
+             psql:<stdin>:16: error: invalid command \\restrict\n\
+             psql:<stdin>:17: ERROR:  unrecognized configuration parameter \"transaction_timeout\"\n\
+             psql:<stdin>:17: STATEMENT:  SET transaction_timeout = 0;",
+        );
+        assert_eq!((errors.dump.total, errors.benign.total), (1, 3));
+        assert_eq!(errors.dump.errors[0].command.as_deref(), Some("INSERT INTO public.t"));
+        assert_eq!(errors.dump.errors[0].subject(), "shop.sql line 14");
+        assert_eq!(errors.benign.errors[0].subject(), "script line 15");
+        assert!(!format!("{errors:?}").contains("4111"));
+    }
+
+    /// Messages of the servers' and the tools' sources that one PostgreSQL here cannot be made to say.
+    #[test]
+    fn the_catalogue_knows_what_cannot_be_made_here() {
+        let advice = |message: &str| match class(message) {
+            Class::Dump { advice } => ("dump", advice.unwrap_or_default()),
+            Class::Sandbox { advice, .. } => ("sandbox", advice),
+            Class::BlockedByIsolation => ("blocked", String::new()),
+            Class::Benign(why) => ("benign", why.to_owned()),
+        };
+        for (message, who, said) in [
+            ("must be owner of extension plpgsql", "benign", "comment"),
+            ("must be owner of large object 12", "dump", "session-authorization"),
+            ("permission denied to create event trigger \"e\"", "dump", "session-authorization"),
+            ("unrecognized configuration parameter \"transaction_timeout\"", "sandbox", "major"),
+            ("could not connect to the publisher: connection refused", "blocked", ""),
+            ("could not create replication slot \"s\"", "blocked", ""),
+            ("could not open collator for locale \"xx\": U_FILE_ACCESS_ERROR", "sandbox", "ICU"),
+            ("unsupported version (1.16) in file header", "sandbox", "major"),
+            ("input file appears to be a text format dump. Please use psql.", "dump", "script"),
+            ("COPY failed for table \"t\": ERROR:  relation \"t\" does not exist", "dump", "data-only"),
+            ("column \"b\" of relation \"t\" does not exist", "dump", "schema and data"),
+            ("required extension \"cube\" is not installed", "dump", "left out"),
+            ("invalid byte sequence for encoding \"UTF8\": 0xff", "dump", "encoding"),
+            ("no partition of relation \"t\" found for row", "dump", "load-via-partition-root"),
+            ("corrupt tar header found in x", "dump", "damaged"),
+        ] {
+            let (found, advice) = advice(message);
+            assert_eq!(found, who, "{message}");
+            assert!(advice.contains(said), "{message}: {advice}");
+        }
+    }
+
+    #[test]
     fn what_the_sandbox_lacks_is_no_verdict_on_the_backup() {
         let lacking = [
             "extension \"postgis\" is not available",
@@ -350,7 +308,7 @@ mod tests {
     fn isolation_is_told_from_faults_of_the_dump() {
         assert_eq!(class("could not connect to server \"remote\""), Class::BlockedByIsolation);
         assert_eq!(class("could not establish connection"), Class::BlockedByIsolation);
-        assert_eq!(class("schema \"public\" already exists"), Class::Benign("every database has this schema"));
+        assert_eq!(class("schema \"public\" already exists"), Class::Benign("every database has it"));
         let faults = [
             "role \"bob\" does not exist",
             "relation \"t\" already exists",
