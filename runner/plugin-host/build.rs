@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const PLUGINS: [&str; 3] = ["checksum", "row_count", "schema"];
+const PLUGINS: [&str; 4] = ["checksum", "freshness", "row_count", "schema"];
 
 fn main() -> ExitCode {
     // Asked for when it runs: a checkout that was moved may bring along a script that was compiled elsewhere.

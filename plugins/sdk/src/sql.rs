@@ -30,10 +30,12 @@ pub fn query(statement: &str, arguments: &[Value]) -> Result<Rows, Error> {
 
 /// The one value of the one row that the statement gives.
 pub fn one<T: FromCell>(statement: &str, arguments: &[Value]) -> Result<T, Error> {
-    match query(statement, arguments)?.next() {
-        Some(row) => row?.get(0),
-        None => Err(error("the statement gave no row")),
-    }
+    row(statement, arguments)?.get(0)
+}
+
+/// The one row that the statement gives.
+pub fn row(statement: &str, arguments: &[Value]) -> Result<Row, Error> {
+    query(statement, arguments)?.next().unwrap_or_else(|| Err(error("the statement gave no row")))
 }
 
 /// The rows of a statement. Dropping it cancels the statement.

@@ -1,12 +1,13 @@
 //! The plugins that ship inside muster; `build.rs` takes them from where `make plugins` puts them.
 
 /// Names that `plugin: builtin:…` takes.
-pub const BUILTINS: &[&str] = &["checksum", "row-count", "schema"];
+pub const BUILTINS: &[&str] = &["checksum", "freshness", "row-count", "schema"];
 
 /// The component of a builtin plugin.
 pub fn builtin(name: &str) -> Option<&'static [u8]> {
     match name {
         "checksum" => Some(include_bytes!(concat!(env!("OUT_DIR"), "/checksum.wasm"))),
+        "freshness" => Some(include_bytes!(concat!(env!("OUT_DIR"), "/freshness.wasm"))),
         "row-count" => Some(include_bytes!(concat!(env!("OUT_DIR"), "/row_count.wasm"))),
         "schema" => Some(include_bytes!(concat!(env!("OUT_DIR"), "/schema.wasm"))),
         _ => None,

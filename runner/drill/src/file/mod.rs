@@ -20,7 +20,7 @@ use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{Drill, DumpSource, Enforcement, Need};
 
 /// The plugins that ship inside muster.
-pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "row-count", "schema"];
+pub const BUILTIN_PLUGINS: &[&str] = &["checksum", "freshness", "row-count", "schema"];
 
 /// Name and plugin of the checks of a drill that names none, and what they compare with where they do nothing else.
 const DEFAULT_CHECKS: &[(&str, &str, Option<Need>)] = &[

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 mod cache;
 mod checksum;
+mod freshness;
 mod hostile;
 mod row_count;
 mod schema;

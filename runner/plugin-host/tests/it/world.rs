@@ -21,6 +21,7 @@ static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostConfig::default()).
 static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hostile")).unwrap());
 static ROW_COUNT: LazyLock<Component> = LazyLock::new(|| builtin("row-count"));
 static CHECKSUM: LazyLock<Component> = LazyLock::new(|| builtin("checksum"));
+static FRESHNESS: LazyLock<Component> = LazyLock::new(|| builtin("freshness"));
 static SCHEMA: LazyLock<Component> = LazyLock::new(|| builtin("schema"));
 
 pub(crate) fn host() -> &'static Host {
@@ -35,12 +36,16 @@ pub(crate) fn row_count() -> &'static Component {
     &ROW_COUNT
 }
 
-pub(crate) fn schema() -> &'static Component {
-    &SCHEMA
-}
-
 pub(crate) fn checksum() -> &'static Component {
     &CHECKSUM
+}
+
+pub(crate) fn freshness() -> &'static Component {
+    &FRESHNESS
+}
+
+pub(crate) fn schema() -> &'static Component {
+    &SCHEMA
 }
 
 fn builtin(name: &str) -> Component {
@@ -226,11 +231,16 @@ impl Reporter for Recorder {
     }
 }
 
-/// Answers counts by the table's quoted name, and a few statements of the fixtures.
+/// Newest time, rows that are later than the backup, all rows.
+pub(crate) type Newest = (Option<i64>, i64, i64);
+
+/// Answers counts by the table's quoted name, newest rows by the column's, and a few statements of the fixtures.
 #[derive(Default)]
 pub(crate) struct FakeSql {
     pub(crate) counts: BTreeMap<String, Result<i64, &'static str>>,
+    pub(crate) newest: BTreeMap<String, Result<Newest, &'static str>>,
     pub(crate) statements: Mutex<Vec<String>>,
+    pub(crate) arguments: Mutex<Vec<Vec<Value>>>,
     pub(crate) open: Arc<AtomicUsize>,
 }
 
@@ -242,32 +252,44 @@ impl FakeSql {
 
 #[async_trait]
 impl Sql for FakeSql {
-    async fn query(&self, statement: &str, _arguments: Vec<Value>) -> Result<Box<dyn Rows>, Error> {
+    async fn query(&self, statement: &str, arguments: Vec<Value>) -> Result<Box<dyn Rows>, Error> {
         self.statements.lock().unwrap().push(statement.to_owned());
+        self.arguments.lock().unwrap().push(arguments);
         let failed = |code: &str| Error {
             blame: Blame::Plugin,
             code: Some(code.to_owned()),
             message: "the server says no".to_owned(),
         };
+        let asks = |column: &String| statement.contains(&format!("pg_catalog.max({column})"));
+        let newest = self.newest.iter().find(|(column, _)| asks(column)).map(|(_, newest)| newest);
+        let one = |data| vec![Column { nulls: Vec::new(), data }];
         let data = match statement {
-            "SELECT 1" => ColumnData::Integers(vec![1]),
+            _ if newest.is_some() => newest_row(newest.copied().unwrap().map_err(failed)?),
+            "SELECT 1" => one(ColumnData::Integers(vec![1])),
             "SELECT pg_sleep" => {
                 tokio::time::sleep(Duration::from_millis(700)).await;
-                ColumnData::Integers(vec![1])
+                one(ColumnData::Integers(vec![1]))
             }
-            "SELECT large" => ColumnData::Texts(Cells { ends: vec![2 << 20], data: vec![b'x'; 2 << 20] }),
+            "SELECT large" => one(ColumnData::Texts(Cells { ends: vec![2 << 20], data: vec![b'x'; 2 << 20] })),
             count => {
                 let table =
                     count.strip_prefix("SELECT pg_catalog.count(*) FROM ONLY ").ok_or_else(|| failed("42601"))?;
                 let rows = self.counts.get(table).copied().unwrap_or(Err("42P01"));
-                ColumnData::Integers(vec![rows.map_err(failed)?])
+                one(ColumnData::Integers(vec![rows.map_err(failed)?]))
             }
         };
-        let columns = vec![ColumnInfo { name: "one".to_owned(), type_name: "int8".to_owned() }];
-        let batch = Some(Batch { rows: 1, columns: vec![Column { nulls: Vec::new(), data }] });
+        let columns = vec![ColumnInfo { name: "one".to_owned(), type_name: "int8".to_owned() }; data.len()];
+        let batch = Some(Batch { rows: 1, columns: data });
         self.open.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeRows { columns, batch, open: Arc::clone(&self.open) }))
     }
+}
+
+fn newest_row((newest, ahead, rows): Newest) -> Vec<Column> {
+    let time = ColumnData::Timestamps(vec![newest.unwrap_or_default()]);
+    let nulls = if newest.is_none() { vec![1] } else { Vec::new() };
+    let counts = [ahead, rows].map(|count| Column { nulls: Vec::new(), data: ColumnData::Integers(vec![count]) });
+    std::iter::once(Column { nulls, data: time }).chain(counts).collect()
 }
 
 struct FakeRows {
