@@ -5,4 +5,5 @@ mod command_line;
 mod content;
 mod drill;
 mod ends;
+mod freshness;
 mod hostile_plugins;
