@@ -241,6 +241,9 @@ async fn options(
     Ok(options)
 }
 
+/// Something that is being said to the agent.
+type Saying<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + Send + 'a>>;
+
 /// Runs the job to its end, renews the lease while it lasts, and lets checks say what they saw after a first signal.
 async fn drive(
     context: &Context<'_>,
@@ -256,7 +259,7 @@ async fn drive(
     let mut job = std::pin::pin!(job);
     let mut renewal = renewals(context, request);
     // Polled beside the job: it may have to write a piece of the baseline to its end before anything else can be said.
-    let mut saying: Option<Pin<Box<dyn Future<Output = Result<(), Stop>> + Send + '_>>> = None;
+    let mut saying: Option<Saying<'_>> = None;
     let mut grace = None;
     loop {
         let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
