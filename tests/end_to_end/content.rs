@@ -204,3 +204,30 @@ fn values_and_objects_of_every_kind_come_back_as_they_were() {
     assert_eq!(run.result()["verdict"], "passed", "{}", run.result());
     place.assert_nothing_left();
 }
+
+/// A restore fills a materialized view anew: that it was stale when the backup was made is no fault of the backup.
+#[test]
+fn a_stale_materialized_view_is_a_warning() {
+    let place = Place::new();
+    let shop = Shop::new(
+        &place,
+        "CREATE TABLE orders (id int PRIMARY KEY);
+         INSERT INTO orders SELECT g FROM generate_series(1, 100) g;
+         CREATE MATERIALIZED VIEW recent AS SELECT * FROM orders;
+         INSERT INTO orders SELECT g FROM generate_series(101, 150) g;",
+    );
+    shop.capture(&[]);
+    let run = shop.drill().expect(0);
+    assert_eq!(run.result()["verdict"], "passed", "{}", run.result());
+    let findings = run.events("finding");
+    for check in ["rows", "content"] {
+        let told = findings.iter().find(|finding| finding["source"] == check && finding["subject"] == "public.recent");
+        let told = told.unwrap_or_else(|| panic!("{check} said nothing: {findings:#?}"));
+        assert_eq!(told["severity"], "warning", "{told}");
+        assert!(
+            told["message"].as_str().unwrap_or_default().contains("a restore refreshes a materialized view"),
+            "{told}"
+        );
+    }
+    place.assert_nothing_left();
+}

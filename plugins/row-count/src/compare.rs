@@ -96,7 +96,8 @@ mod tests {
             compare_with_last_run(500, 399, None),
             Verdict::Different("500 rows expected, 399 found, 101 fewer, beyond the tolerance of 100 rows".into())
         );
-        let severe = |found, tolerance| matches!(compare_with_last_run(10_000, found, tolerance), Verdict::Different(_));
+        let severe =
+            |found, tolerance| matches!(compare_with_last_run(10_000, found, tolerance), Verdict::Different(_));
         assert_eq!([severe(9_000, None), severe(8_999, None)], [false, true]);
         assert_eq!([severe(9_999, Some(Tolerance::Rows(0))), severe(0, Some(Tolerance::ALL))], [true, false]);
         let emptied = "60 rows expected, 0 found, 60 fewer, within the tolerance of 100 rows";

@@ -157,7 +157,9 @@ fn judge_absent(name: &Name, expected: &Expected, is_there: bool) -> bool {
 }
 
 fn advice(option: &str) -> String {
-    format!("if that is meant, run once with the option {option}, and the next run is compared with that one")
+    format!(
+        "if that is meant, run once with {option} in the check's options, and the next run is compared with that one"
+    )
 }
 
 /// As many as the ledger keeps of one check, and how many were left out.

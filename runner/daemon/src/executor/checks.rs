@@ -232,8 +232,8 @@ async fn options(
     if !counts || names.iter().all(|name| baselines.has_tables(name)) {
         return Ok(options);
     }
-    let (store, drill) = (context.ports.store.as_ref(), &context.request.drill.name);
-    let last = last_run::counts(store, drill, &context.journal.run(), &loaded.check.name).await?;
+    let started = context.journal.state().started.clone();
+    let last = last_run::counts(context.ports.store.as_ref(), &started, &loaded.check.name).await?;
     if let (Some(last), Some(options)) = (last, options.as_object_mut()) {
         options.insert("lastRun".to_owned(), last);
     }
