@@ -72,7 +72,7 @@ impl Worker {
         match opened {
             Err(why) => self.all_end(target, &CheckOutcome::Inconclusive { why: text::clean(&why) }).await,
             Ok(opened) => {
-                for check in self.checks_of(target) {
+                for check in &self.job.checks {
                     self.start(target, check).await;
                     let ended = self.check(target, check, &opened, deadline).await;
                     self.end(target, check, ended).await;
@@ -80,10 +80,6 @@ impl Worker {
                 opened.database.close().await;
             }
         }
-    }
-
-    fn checks_of(&self, target: &JobDatabase) -> impl Iterator<Item = &JobCheck> {
-        self.job.checks.iter().filter(|check| check.databases.contains(&target.name))
     }
 
     async fn open(&self, target: &JobDatabase, deadline: Instant) -> Result<Opened, String> {
@@ -106,6 +102,10 @@ impl Worker {
     async fn check(&self, target: &JobDatabase, check: &JobCheck, opened: &Opened, deadline: Instant) -> RunOutcome {
         let database = &opened.database;
         let usage = CheckUsage::default();
+        if !check.databases.contains(&target.name) {
+            let summary = Some("left out, as there is nothing to compare with".to_owned());
+            return RunOutcome { outcome: CheckOutcome::Completed { summary }, usage };
+        }
         if self.cancel.is_cancelled() {
             return RunOutcome { outcome: CheckOutcome::Cancelled, usage };
         }
@@ -167,7 +167,7 @@ impl Worker {
     }
 
     async fn all_end(&self, target: &JobDatabase, outcome: &CheckOutcome) {
-        for check in self.checks_of(target) {
+        for check in &self.job.checks {
             self.start(target, check).await;
             self.end(target, check, RunOutcome { outcome: outcome.clone(), usage: CheckUsage::default() }).await;
         }
