@@ -110,6 +110,16 @@ fn every_format_is_drilled_without_a_drill_file_and_says_that_nobody_signed() {
     source.dump("custom.dump", &["--format=custom"]);
     let run = muster(&place, &["run", "--dump", "custom.dump", "--output", "json"]).expect(1);
     assert!(run.result()["message"].as_str().unwrap().contains("500 rows expected, 300 found"), "{}", run.result());
+
+    // The same name elsewhere is another dump, and what grew is no failure.
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    fs::copy(place.path("custom.dump"), place.path("elsewhere/custom.dump")).unwrap();
+    let run = muster(&place, &["run", "--dump", "elsewhere/custom.dump"]).expect(0);
+    assert!(run.stdout.contains("nothing else to compare with"), "{}", run.stdout);
+    source.server.psql("shop", "INSERT INTO orders SELECT g FROM generate_series(1001, 9000) g");
+    source.dump("elsewhere/custom.dump", &["--format=custom"]);
+    let run = muster(&place, &["run", "--dump", "elsewhere/custom.dump"]).expect(0);
+    assert!(run.stdout.contains("no baseline, 1 count compared"), "{}", run.stdout);
     place.assert_nothing_left();
 }
 

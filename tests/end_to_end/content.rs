@@ -204,3 +204,51 @@ fn values_and_objects_of_every_kind_come_back_as_they_were() {
     assert_eq!(run.result()["verdict"], "passed", "{}", run.result());
     place.assert_nothing_left();
 }
+
+/// A materialized view that was stale, because a restore fills it anew; an encoding whose bytes have another order; and a
+/// database of which no schema could be captured.
+#[test]
+fn what_is_no_fault_of_the_backup_is_told_and_no_failure() {
+    let place = Place::new();
+    let shop = Shop::new(
+        &place,
+        "CREATE TABLE orders (id int PRIMARY KEY);
+         INSERT INTO orders SELECT g FROM generate_series(1, 100) g;
+         CREATE MATERIALIZED VIEW recent AS SELECT * FROM orders;
+         INSERT INTO orders SELECT g FROM generate_series(101, 150) g;",
+    );
+    let cyrillic =
+        "SET client_encoding = UTF8; CREATE TABLE ю (v text); CREATE TABLE а (v text); INSERT INTO а VALUES ('ё')";
+    let bytes = "SET client_encoding = SQL_ASCII; CREATE TABLE t (id int); COMMENT ON TABLE t IS E'caf\\xe9'";
+    for (database, encoding, sql) in [("koi", "KOI8R", cyrillic), ("bytes", "SQL_ASCII", bytes)] {
+        let create = format!("CREATE DATABASE {database} ENCODING {encoding} LOCALE 'C' TEMPLATE template0");
+        shop.server.psql("postgres", &create);
+        shop.server.psql_script(database, sql);
+    }
+    let (koi, bytes) = (shop.server.conninfo("koi"), shop.server.conninfo("bytes"));
+    shop.capture(&["--database", &koi, "--database", &bytes]);
+    let run = shop.drill().expect(0);
+    assert_eq!(run.result()["verdict"], "passed", "{}", run.result());
+    let findings = run.events("finding");
+    let told = |check: &str, subject: &str| {
+        let told = findings.iter().find(|finding| finding["source"] == check && finding["subject"] == subject);
+        let told = told.unwrap_or_else(|| panic!("{check} said nothing of {subject}: {findings:#?}"));
+        (told["database"].clone(), told["severity"].clone(), told["message"].as_str().unwrap_or_default().to_owned())
+    };
+    for check in ["rows", "content"] {
+        let (database, severity, message) = told(check, "public.recent");
+        assert_eq!((database, severity), ("shop".into(), "warning".into()));
+        assert!(message.contains("a restore refreshes a materialized view"), "{check}: {message}");
+    }
+    let (database, severity, message) = told("schema", "baseline");
+    assert_eq!((database, severity), ("bytes".into(), "info".into()));
+    assert_eq!(message, "the backup has no schema of this database to compare with");
+    let ended = run.events("check-ended");
+    let summary = |database: &str| {
+        let schema = ended.iter().find(|ended| ended["check"] == "schema" && ended["database"] == database);
+        schema.expect("it ended")["outcome"]["completed"]["summary"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(summary("bytes"), "left out, as there is nothing to compare with");
+    assert!(summary("koi").ends_with(" as in the backup"), "{}", summary("koi"));
+    place.assert_nothing_left();
+}

@@ -10,9 +10,11 @@ use serde::Deserialize;
 pub(crate) struct Options {
     /// Exact rows by `schema.table`; stands above the baseline.
     pub expect: BTreeMap<String, u64>,
-    /// How far a count may be from what is expected, by `schema.table`: rows, or a share such as `1%`.
+    /// How far a count may be from what is expected, by `schema.table`: rows, or a share such as `1%`. Without a baseline,
+    /// `100%` also lets a table be gone that the last passed run had.
     pub tolerance: BTreeMap<String, Tolerance>,
-    /// Without a baseline: how far a count may be from the last passed run's; rows, or a share. Default: `10%`.
+    /// Without a baseline: how far a count may fall below the last passed run's, by rows or by a share; a table may always
+    /// grow. Default: `10%`, and 100 rows at least.
     #[serde(rename = "sinceLastRun")]
     pub since_last_run: Option<Tolerance>,
     /// The last passed run's counts, where the backup has no baseline. muster gives it; a drill file need not.
@@ -30,14 +32,10 @@ pub(crate) struct LastRun {
     pub databases: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// Data grow and shrink between two backups; a table that lost a tenth of its rows is worth a look.
-const SINCE_LAST_RUN: Tolerance = Tolerance::Share(100_000);
+/// Data shrink now and then between two backups; a table that lost a tenth of its rows is worth a look.
+pub(crate) const SINCE_LAST_RUN: Tolerance = Tolerance::Share(100_000);
 
 impl Options {
-    pub(crate) fn since_last_run(&self) -> Tolerance {
-        self.since_last_run.unwrap_or(SINCE_LAST_RUN)
-    }
-
     /// The first glob that chose nothing: a misspelled one must not pass as a check that looked.
     pub(crate) fn unmatched(&self, chosen: impl Iterator<Item = String>) -> Option<&str> {
         glob::unmatched(&self.tables, &chosen.collect::<Vec<_>>())
@@ -59,6 +57,8 @@ impl Default for Tolerance {
 }
 
 impl Tolerance {
+    pub(crate) const ALL: Self = Self::Share(1_000_000);
+
     pub(crate) fn rows(self, expected: u64) -> u64 {
         match self {
             Self::Rows(rows) => rows,

@@ -6,9 +6,9 @@ use muster_check::report::{self, Finding, Severity};
 use muster_check::text::{count, plural};
 use muster_check::{Conclusion, Failure, context, glob};
 
-use crate::compare::{Verdict, compare};
+use crate::compare::{Verdict, compare, compare_with_last_run, may_be_gone};
 use crate::options::{Options, Tolerance};
-use crate::{Count, Kind, Name, count_one, label, tell};
+use crate::{Count, Kind, Name, count_one, is_refreshed, label, tell, tell_verdict};
 
 /// What findings of counts are about; muster looks for them by this name.
 const COUNTS: &str = "counts";
@@ -53,9 +53,10 @@ fn message(options: &Options, last: Option<&str>) -> String {
     format!("the backup has no baseline of this database: {compared}")
 }
 
+/// `tolerance`: what was asked for.
 struct Expected {
     rows: u64,
-    tolerance: Tolerance,
+    tolerance: Option<Tolerance>,
     by_last_run: bool,
 }
 
@@ -68,19 +69,21 @@ fn expectations(
     let name_of = |table: &str| labels.get(table).map(|name| (*name).clone()).or_else(|| crate::split(table));
     let mut expected = BTreeMap::new();
     for (table, rows) in last.into_iter().flatten().filter(|(table, _)| glob::chooses(&options.tables, table)) {
-        let tolerance = options.tolerance.get(table).copied().unwrap_or_else(|| options.since_last_run());
+        let tolerance = options.tolerance.get(table).copied().or(options.since_last_run);
         expected.extend(name_of(table).map(|name| (name, Expected { rows: *rows, tolerance, by_last_run: true })));
     }
     for (table, rows) in &options.expect {
         let name = name_of(table)
             .ok_or_else(|| Failure::Options(format!("`expect`: `{table}` is not of the form `schema.table`")))?;
-        let tolerance = options.tolerance.get(table).copied().unwrap_or_default();
+        let tolerance = options.tolerance.get(table).copied();
         expected.insert(name, Expected { rows: *rows, tolerance, by_last_run: false });
     }
     if let Some(table) = options.tolerance.keys().find(|table| !expected.keys().any(|name| label(name) == **table)) {
         // Before the first passed run there is nothing to tolerate; a table that is not there is misspelled.
         if !labels.contains_key(table) {
-            return Err(Failure::Options(format!("`tolerance`: nothing is expected of `{table}`, is it misspelled?")));
+            return Err(Failure::Options(format!(
+                "`tolerance`: nothing is expected of `{table}`: is it misspelled, or was it for one run?"
+            )));
         }
     }
     Ok(expected)
@@ -111,29 +114,55 @@ fn counts(
     Ok(counts)
 }
 
-/// Whether it is as expected.
+/// Whether it is as expected, or near enough.
 fn judge(name: &Name, expected: &Expected, found: Option<&u64>, restored: &BTreeMap<Name, Kind>) -> bool {
-    let by = if expected.by_last_run { " (by the last passed run)" } else { "" };
-    let Some(&rows) = found else {
-        let why = if restored.contains_key(name) { "it cannot be counted" } else { "the table is missing" };
-        let message = format!("{} expected{by}, but {why}", plural(expected.rows, "row"));
-        tell(name, Severity::Failure, message, expected.rows, None);
-        return false;
-    };
-    match compare(expected.rows, rows, expected.tolerance) {
-        Verdict::Same => true,
-        Verdict::Tolerated(message) => {
-            tell(name, Severity::Info, format!("{message}{by}"), expected.rows, Some(rows));
-            true
-        }
-        Verdict::Different(message) => {
-            tell(name, Severity::Failure, format!("{message}{by}"), expected.rows, Some(rows));
-            false
-        }
+    let Some(&rows) = found else { return judge_absent(name, expected, restored.contains_key(name)) };
+    if !expected.by_last_run {
+        let verdict = compare(expected.rows, rows, expected.tolerance.unwrap_or_default());
+        return tell_verdict(name, verdict, false, expected.rows, rows) != Some(Severity::Failure);
     }
+    let by = |message: String| format!("{message} (by the last passed run)");
+    let refreshed = is_refreshed(name, restored);
+    let verdict = match compare_with_last_run(expected.rows, rows, expected.tolerance) {
+        Verdict::Same => Verdict::Same,
+        Verdict::Tolerated(message) => Verdict::Tolerated(by(message)),
+        Verdict::Emptied(message) => Verdict::Emptied(by(message)),
+        Verdict::Different(message) if refreshed => Verdict::Different(by(message)),
+        Verdict::Different(message) => {
+            let accept = format!("`expect: {{ \"{}\": {rows} }}`", label(name));
+            Verdict::Different(format!("{}: {}", by(message), advice(&accept)))
+        }
+    };
+    tell_verdict(name, verdict, refreshed, expected.rows, rows) != Some(Severity::Failure)
 }
 
-/// As many as the ledger keeps of one check.
+/// What could not be counted. Without a way to accept it, the last passed run would be the last one for ever.
+fn judge_absent(name: &Name, expected: &Expected, is_there: bool) -> bool {
+    let why = if is_there { "it cannot be counted" } else { "the table is missing" };
+    let message = format!("{} expected", plural(expected.rows, "row"));
+    if !expected.by_last_run {
+        tell(name, Severity::Failure, format!("{message}, but {why}"), expected.rows, None);
+        return false;
+    }
+    let message = format!("{message} (by the last passed run), but {why}");
+    let accepted = !is_there && may_be_gone(expected.rows, expected.tolerance);
+    if accepted {
+        tell(name, Severity::Warning, format!("{message}, which is tolerated"), expected.rows, None);
+    } else {
+        let accept = format!("`tolerance: {{ \"{}\": \"100%\" }}`", label(name));
+        let message = if is_there { message } else { format!("{message}: {}", advice(&accept)) };
+        tell(name, Severity::Failure, message, expected.rows, None);
+    }
+    accepted
+}
+
+fn advice(option: &str) -> String {
+    format!(
+        "if that is meant, run once with {option} in the check's options, and the next run is compared with that one"
+    )
+}
+
+/// As many as the ledger keeps of one check, and how many were left out.
 fn tell_counts(counts: &BTreeMap<Name, u64>) {
     let all: Vec<(String, String)> = counts.iter().map(|(name, rows)| (label(name), rows.to_string())).collect();
     for details in all.chunks(IN_ONE).take(FINDINGS) {
@@ -144,5 +173,14 @@ fn tell_counts(counts: &BTreeMap<Name, u64>) {
             message,
             details: details.to_vec(),
         });
+    }
+    if let Some(first) = all.get(FINDINGS * IN_ONE) {
+        let message = format!(
+            "{} from {} on were counted, but their counts are not kept: the next run has nothing to compare them with; \
+             choose with `tables`",
+            plural((all.len() - FINDINGS * IN_ONE) as u64, "table"),
+            first.0
+        );
+        report::warning("baseline", message);
     }
 }

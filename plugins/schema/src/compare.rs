@@ -10,15 +10,18 @@ use crate::object::Object;
 use crate::options::Chosen;
 use crate::words::changes;
 
-/// Findings of each of two sorts; together they stay below what a check may report.
-const MOST: u64 = 400;
+/// From the worst on, with how many of each are listed: what is no failure must not take the place of one.
+const SEVERITIES: [(Severity, u64); 3] = [(Severity::Failure, 400), (Severity::Warning, 100), (Severity::Info, 50)];
+/// Relations that only one side has, and that are listed; with the above it stays below what a check may report.
+const LONE: u64 = 400;
 
 pub(crate) struct Comparison<F> {
     chosen: Chosen,
     tell: F,
-    told: u64,
-    /// Failures that were not told, because there were too many.
-    untold: u64,
+    /// As [`SEVERITIES`] has them.
+    told: [u64; SEVERITIES.len()],
+    /// What was not told because there was too much, apart, because a sum is no worse than its parts.
+    untold: [u64; SEVERITIES.len()],
     tables: BTreeMap<String, Lone>,
     tally: Tally,
 }
@@ -41,7 +44,14 @@ struct Lone {
 
 impl<F: FnMut(Finding)> Comparison<F> {
     pub(crate) fn new(chosen: Chosen, tell: F) -> Self {
-        Self { chosen, tell, told: 0, untold: 0, tables: BTreeMap::new(), tally: Tally::default() }
+        Self {
+            chosen,
+            tell,
+            told: [0; SEVERITIES.len()],
+            untold: [0; SEVERITIES.len()],
+            tables: BTreeMap::new(),
+            tally: Tally::default(),
+        }
     }
 
     pub(crate) fn pair(&mut self, pair: &Pair) {
@@ -117,11 +127,12 @@ impl<F: FnMut(Finding)> Comparison<F> {
     }
 
     fn say(&mut self, object: &Object, severity: Severity, message: String) {
-        if self.told == MOST {
-            self.untold += 1;
+        let (at, most) = rank(severity);
+        if self.told[at] == most {
+            self.untold[at] += 1;
             return;
         }
-        self.told += 1;
+        self.told[at] += 1;
         let details = vec![("kind".to_owned(), object.kind.clone()), ("identity".to_owned(), object.identity.clone())];
         (self.tell)(Finding { severity, subject: object.label(), message, details });
     }
@@ -130,18 +141,23 @@ impl<F: FnMut(Finding)> Comparison<F> {
     pub(crate) fn finish(mut self) -> Result<String, String> {
         let tables = std::mem::take(&mut self.tables);
         for (told, (identity, lone)) in (0..).zip(tables) {
-            if told >= MOST {
-                self.untold += 1;
+            if told >= LONE {
+                self.untold[rank(Severity::Failure).0] += 1;
                 continue;
             }
             let details = vec![("kind".to_owned(), "relation".to_owned()), ("identity".to_owned(), identity)];
             let message = lone.message();
             (self.tell)(Finding { severity: Severity::Failure, subject: lone.label, message, details });
         }
-        if self.untold > 0 {
-            let message = format!("{} more are not listed", plural(self.untold, "finding"));
-            let details = Vec::new();
-            (self.tell)(Finding { severity: Severity::Failure, subject: "schema".to_owned(), message, details });
+        for (untold, (severity, _)) in self.untold.into_iter().zip(SEVERITIES).filter(|(untold, _)| *untold > 0) {
+            let noun = match severity {
+                Severity::Failure => "failure",
+                Severity::Warning => "warning",
+                Severity::Info => "remark",
+            };
+            let verb = if untold == 1 { "is" } else { "are" };
+            let message = format!("{} beyond these {verb} not listed", plural(untold, noun));
+            (self.tell)(Finding { severity, subject: "more".to_owned(), message, details: Vec::new() });
         }
         if self.tally.moved > 0 {
             let message =
@@ -155,6 +171,15 @@ impl<F: FnMut(Finding)> Comparison<F> {
             }
             None => Ok(self.tally.summary()),
         }
+    }
+}
+
+/// Where it stands among the severities, and how many of it are listed.
+fn rank(severity: Severity) -> (usize, u64) {
+    match severity {
+        Severity::Failure => (0, SEVERITIES[0].1),
+        Severity::Warning => (1, SEVERITIES[1].1),
+        Severity::Info => (2, SEVERITIES[2].1),
     }
 }
 
@@ -287,8 +312,34 @@ mod tests {
             .collect();
         let (told, summary) = compared("{}", &pairs);
         assert_eq!(told.len(), 801);
-        assert_eq!(told[800], "schema: 5,200 findings more are not listed");
+        assert_eq!(told[800], "more: 5,200 failures beyond these are not listed");
         assert_eq!(summary, Ok("0 of 6,000 objects as in the backup, 6,000 missing".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_no_worse_than_it_was() {
+        let order = |names: &str| format!(r#"{{"columns": {names}, "inherits": true}}"#);
+        let remark = |number: u64| {
+            let object = |names| object("relation column order", &format!("public.c{number:03}"), &order(names));
+            Pair::Both(object(r#"["a", "b"]"#), object(r#"["b", "a"]"#))
+        };
+        let warning = |number: u64| Pair::Missing(object("function in pg_catalog", &format!("f{number:03}()"), "{}"));
+        let failure = std::iter::once(Pair::Missing(object("cast", "(a AS b)", "{}")));
+        let pairs: Vec<Pair> = (0..451).map(remark).chain((0..102).map(warning)).chain(failure).collect();
+        let mut told = Vec::new();
+        let mut comparison = Comparison::new(Chosen::new(serde_json::from_str("{}").expect("options")), |finding| {
+            told.push((finding.severity, finding.message));
+        });
+        pairs.iter().for_each(|pair| comparison.pair(pair));
+        assert_eq!(comparison.finish(), Ok("451 of 452 objects as in the backup, 1 missing".to_owned()));
+        assert_eq!(
+            told[150..],
+            [
+                (Severity::Failure, "missing".to_owned()),
+                (Severity::Warning, "2 warnings beyond these are not listed".to_owned()),
+                (Severity::Info, "401 remarks beyond these are not listed".to_owned()),
+            ]
+        );
     }
 
     #[test]

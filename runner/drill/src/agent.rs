@@ -100,6 +100,8 @@ pub enum BaselinePart {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JobCheck {
     pub name: String,
+    /// Those that it looks at; on the others it ends at once, and says so.
+    pub databases: Vec<String>,
     /// The blob that holds the component.
     pub component: Sha256Digest,
     pub grants: Vec<Grant>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, Sha256Digest};
-use crate::manifest::Manifest;
+use crate::manifest::Part;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -173,8 +173,8 @@ pub struct Check {
     pub limits: CheckLimits,
     /// A JSON object for the plugin.
     pub options: serde_json::Value,
-    /// What a default check compares with: it is left out of a run whose backup does not have that. A check that the drill
-    /// names runs whatever the backup has, and says so.
+    /// What a default check compares with: it is left out for a database of which the backup does not have that. A check that
+    /// the drill names runs whatever the backup has, and says so.
     pub needs: Option<Need>,
 }
 
@@ -186,11 +186,19 @@ pub enum Need {
 }
 
 impl Need {
-    pub fn is_met(self, manifest: &Manifest) -> bool {
-        manifest.parts.iter().any(|part| match self {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Digests => "digests",
+        }
+    }
+
+    /// By what the backup has of one database.
+    pub fn is_met(self, part: &Part) -> bool {
+        match self {
             Self::Schema => part.schema.is_some(),
             Self::Digests => part.blocks.is_some(),
-        })
+        }
     }
 }
 

@@ -22,5 +22,6 @@ mod tests {
     fn every_builtin_is_there() {
         assert!(BUILTINS.iter().all(|name| builtin(name).is_some()));
         assert_eq!(builtin("nothing"), None);
+        assert_eq!(BUILTINS, drill::file::BUILTIN_PLUGINS, "what a drill file may name");
     }
 }

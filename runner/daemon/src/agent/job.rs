@@ -102,6 +102,10 @@ impl Worker {
     async fn check(&self, target: &JobDatabase, check: &JobCheck, opened: &Opened, deadline: Instant) -> RunOutcome {
         let database = &opened.database;
         let usage = CheckUsage::default();
+        if !check.databases.contains(&target.name) {
+            let summary = Some("left out, as there is nothing to compare with".to_owned());
+            return RunOutcome { outcome: CheckOutcome::Completed { summary }, usage };
+        }
         if self.cancel.is_cancelled() {
             return RunOutcome { outcome: CheckOutcome::Cancelled, usage };
         }

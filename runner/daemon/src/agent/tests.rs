@@ -100,8 +100,10 @@ async fn agent(socket: std::path::PathBuf) -> (AgentLink, Served) {
 fn job(databases: &[(&str, Option<Sha256Digest>)], checks: &[(&str, &str)], component: Sha256Digest) -> Job {
     let database =
         |(name, baseline): &(&str, _)| JobDatabase { name: (*name).to_owned(), baseline: *baseline, schema: None };
+    let names: Vec<String> = databases.iter().map(|(name, _)| (*name).to_owned()).collect();
     let check = |(name, options): &(&str, &str)| JobCheck {
         name: (*name).to_owned(),
+        databases: names.clone(),
         component,
         grants: vec![Grant::Sql, Grant::Baseline],
         limits: CheckLimits { findings: 2000, ..CheckLimits::default() },

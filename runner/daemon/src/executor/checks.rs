@@ -10,7 +10,7 @@ use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{Lease, LeaseRequest, Server};
-use drill::spec::{Check, Drill, Grant, Plugin};
+use drill::spec::{Check, Drill, Grant, Need, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -50,7 +50,33 @@ impl Loaded {
 
 /// The checks of a run of this backup: default ones are left out where it has nothing that they compare with.
 pub(super) fn applicable<'a>(request: &'a Request, manifest: &Manifest) -> impl Iterator<Item = &'a Loaded> {
-    request.checks.iter().filter(|loaded| loaded.check.needs.is_none_or(|need| need.is_met(manifest)))
+    let is_met = |need: Need| manifest.parts.iter().any(|part| need.is_met(part));
+    request.checks.iter().filter(move |loaded| loaded.check.needs.is_none_or(is_met))
+}
+
+/// The databases that a check looks at. Where a default one has nothing to compare with, that is told, and is no trouble.
+async fn databases_of(
+    context: &Context<'_>,
+    check: &Check,
+    manifest: &Manifest,
+    names: &[String],
+) -> Result<Vec<String>, Stop> {
+    let Some(need) = check.needs else { return Ok(names.to_vec()) };
+    let is_met = |name: &&String| manifest.parts.iter().any(|part| part.database == **name && need.is_met(part));
+    let (looked_at, left_out): (Vec<&String>, Vec<&String>) = names.iter().partition(is_met);
+    for database in left_out {
+        let message = format!("the backup has no {} of this database to compare with", need.as_str());
+        let finding = Finding {
+            source: check.name.clone(),
+            database: Some(database.clone()),
+            severity: Severity::Info,
+            subject: "baseline".to_owned(),
+            message,
+            details: Vec::new(),
+        };
+        context.journal.append(Event::Finding(finding)).await?;
+    }
+    Ok(looked_at.into_iter().cloned().collect())
 }
 
 /// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
@@ -205,6 +231,7 @@ async fn send_blobs(
     for loaded in applicable(context.request, manifest) {
         checks.push(JobCheck {
             name: loaded.check.name.clone(),
+            databases: databases_of(context, &loaded.check, manifest, names).await?,
             component: agent.send_blob(&loaded.component).await?,
             grants: loaded.grants.iter().copied().collect(),
             limits: loaded.check.limits,
@@ -233,8 +260,8 @@ async fn options(
     if !counts || names.iter().all(|name| baselines.has_tables(name)) {
         return Ok(options);
     }
-    let (store, drill) = (context.ports.store.as_ref(), &context.request.drill.name);
-    let last = last_run::counts(store, drill, &context.journal.run(), &loaded.check.name).await?;
+    let started = context.journal.state().started.clone();
+    let last = last_run::counts(context.ports.store.as_ref(), &started, &loaded.check.name).await?;
     if let (Some(last), Some(options)) = (last, options.as_object_mut()) {
         options.insert("lastRun".to_owned(), last);
     }

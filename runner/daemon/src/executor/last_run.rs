@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use drill::finding::Finding;
-use drill::id::{DrillName, RunId};
-use drill::ledger::{Event, Stamped};
+use drill::ledger::{Event, RunStarted, Stamped};
 use drill::port::Store;
 use drill::stop::Stop;
 use drill::verdict::Verdict;
@@ -15,18 +14,26 @@ const COUNTS: &str = "counts";
 /// Runs that are looked through.
 const LOOKED_AT: u32 = 50;
 
-/// The run and its counts as the check's option `lastRun`; None where no run passed yet.
-pub(super) async fn counts(
-    store: &dyn Store,
-    drill: &DrillName,
-    now: &RunId,
-    check: &str,
-) -> Result<Option<Value>, Stop> {
-    let runs = store.runs(Some(drill), LOOKED_AT).await?;
-    let passed = runs.into_iter().find(|run| run.verdict == Some(Verdict::Passed) && run.run != *now);
-    let Some(passed) = passed else { return Ok(None) };
-    let databases = told(&store.events(&passed.run).await?, check);
-    Ok((!databases.is_empty()).then(|| json!({ "run": passed.run, "databases": databases })))
+/// The run and its counts as the check's option `lastRun`; None where no such run passed yet. Only runs of the same drill file
+/// count: without one, a drill is called after its dump, and `/a/latest.dump` and `/b/latest.dump` share the name only.
+pub(super) async fn counts(store: &dyn Store, now: &RunStarted, check: &str) -> Result<Option<Value>, Stop> {
+    let runs = store.runs(Some(&now.drill), LOOKED_AT).await?;
+    for run in runs.into_iter().filter(|run| run.verdict == Some(Verdict::Passed) && run.run != now.run) {
+        let events = store.events(&run.run).await?;
+        if is_of(&events, &now.drill_file) {
+            let databases = told(&events, check);
+            return Ok((!databases.is_empty()).then(|| json!({ "run": run.run, "databases": databases })));
+        }
+    }
+    Ok(None)
+}
+
+fn is_of(events: &[Stamped], drill_file: &str) -> bool {
+    let started = events.iter().find_map(|stamped| match &stamped.event {
+        Event::Started(started) => Some(started),
+        _ => None,
+    });
+    started.is_some_and(|started| started.drill_file == drill_file)
 }
 
 fn told(events: &[Stamped], check: &str) -> BTreeMap<String, BTreeMap<String, u64>> {

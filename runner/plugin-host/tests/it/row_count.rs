@@ -140,27 +140,81 @@ async fn without_a_baseline_what_is_compared_with_is_said() {
 
 #[tokio::test]
 async fn without_a_baseline_the_last_passed_run_is_near_enough_or_not() {
-    let last = json!({ "run": "orders-20261121t021500z-aaaa", "databases": { "orders": { "public.a": 3, "public.b": 108, "public.gone": 7 } } });
+    let last = json!({ "run": "orders-20261121t021500z-aaaa", "databases": { "orders": {
+        "public.a": 3, "public.b": 108, "public.gone": 7, "public.few": 9, "public.lost": 500,
+    } } });
     let with = |options: serde_json::Value| {
         let mut options = options;
         options["lastRun"] = last.clone();
-        Call { baseline: None, ..call(&[], &[("a", 3), ("b", 100)], options) }
+        let found = [("a", 4_000), ("b", 100), ("few", 0), ("lost", 300)];
+        Call { baseline: None, ..call(&[], &found, options) }
     };
     let (outcome, report) = run(with(json!({}))).await;
-    assert_eq!(outcome, completed("2 tables, 103 rows, 1 not as expected"));
+    assert_eq!(outcome, completed("4 tables, 4,400 rows, 2 not as expected"));
+    let by = "(by the last passed run)";
+    let once = |option: &str| {
+        format!(
+            "if that is meant, run once with `{option}` in the check's options, and the next run is compared with that one"
+        )
+    };
     let lines = report.lines();
-    assert!(
-        lines[0].starts_with("info public.b: 108 rows expected, 100 found") && lines[0].contains("10 rows"),
-        "{lines:?}"
+    assert_eq!(
+        lines[..5],
+        [
+            format!("info public.a: 3 rows expected, 4,000 found, 3,997 more {by}"),
+            format!("info public.b: 108 rows expected, 100 found, 8 fewer, within the tolerance of 100 rows {by}"),
+            format!("warning public.few: 9 rows expected, 0 found, 9 fewer, within the tolerance of 100 rows {by}"),
+            format!(
+                "failure public.gone: 7 rows expected {by}, but the table is missing: {}",
+                once("tolerance: { \"public.gone\": \"100%\" }")
+            ),
+            format!(
+                "failure public.lost: 500 rows expected, 300 found, 200 fewer, beyond the tolerance of 100 rows {by}: {}",
+                once("expect: { \"public.lost\": 300 }")
+            ),
+        ]
     );
-    assert_eq!(lines[1], "failure public.gone: 7 rows expected (by the last passed run), but the table is missing");
-    assert!(lines[2].contains("orders-20261121t021500z-aaaa"), "{lines:?}");
+    assert!(lines[5].contains("orders-20261121t021500z-aaaa"), "{lines:?}");
+
+    // Both ways to accept it are ways to pass.
+    let accepted = json!({ "expect": { "public.lost": 300 }, "tolerance": { "public.gone": "100%" } });
+    let (outcome, report) = run(with(accepted)).await;
+    assert_eq!(outcome, completed("4 tables, 4,400 rows; no baseline, 5 counts compared"));
+    assert!(report.lines()[3].starts_with("warning public.gone: 7 rows expected"), "{:?}", report.lines());
 
     let (_, report) = run(with(json!({ "sinceLastRun": "1%", "tables": ["public.b"] }))).await;
     assert!(report.lines()[0].starts_with("failure public.b: 108 rows expected, 100 found"), "{:?}", report.lines());
     // What the drill itself expects counts more.
     let (_, report) = run(with(json!({ "expect": { "public.b": 100 }, "tables": ["public.b"] }))).await;
     assert!(report.lines()[0].starts_with("info baseline"), "{:?}", report.lines());
+}
+
+#[tokio::test]
+async fn a_materialized_view_that_was_stale_is_worth_a_look_and_no_failure() {
+    let refreshed = |options| {
+        let mut call = call(&[("a", 3), ("view", 10)], &[("a", 3), ("view", 12)], options);
+        call.tables[1] = table("view", "matview");
+        call
+    };
+    let (outcome, report) = run(refreshed(json!({}))).await;
+    assert_eq!(outcome, completed("2 tables, 15 rows"));
+    let words = "10 rows expected, 12 found, 2 more; a restore refreshes a materialized view";
+    assert_eq!(report.lines(), [format!("warning public.view: {words}")]);
+    let (_, report) = run(refreshed(json!({ "expect": { "public.view": 10 } }))).await;
+    assert_eq!(report.lines(), ["failure public.view: 10 rows expected, 12 found, 2 more"], "the drill says so itself");
+}
+
+#[tokio::test]
+async fn counts_that_are_not_kept_are_said_to_be_not() {
+    let names: Vec<String> = (0..1_002).map(|number| format!("t{number:04}")).collect();
+    let found: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 2)).collect();
+    let (_, report) = run(Call { baseline: None, ..call(&[], &found, json!({})) }).await;
+    let lines = report.lines();
+    assert!(
+        lines.iter().any(|line| line.starts_with("warning baseline: 2 tables from public.t1000 on")),
+        "{:?}",
+        lines.last()
+    );
 }
 
 #[tokio::test]
@@ -172,6 +226,9 @@ async fn a_misspelled_table_is_never_a_pass() {
     let (outcome, _) = run(with(json!({ "tolerance": { "public.b": 1 } }))).await;
     let CheckOutcome::Refused { why } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("`public.b`, is it misspelled?"), "{why}");
+    let unbased = Call { baseline: None, ..with(json!({ "tolerance": { "public.b": 1 } })) };
+    let CheckOutcome::Refused { why } = run(unbased).await.0 else { panic!("no misspelled table passes") };
+    assert!(why.contains("`public.b`: is it misspelled, or was it for one run?"), "{why}");
     let (_, report) = run(with(json!({ "expect": { "public.b": 1 } }))).await;
     assert_eq!(report.lines(), ["failure public.b: 1 row expected, but the table is missing"]);
 }

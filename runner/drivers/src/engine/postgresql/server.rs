@@ -18,9 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::client::{Connection, open_in_plaintext};
 use super::install::Install;
 use super::log::ServerLog;
+use super::schema::{self, TranslateError};
 use super::text::plain;
 use super::tls::Authority;
-use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, conf, restore, schema};
+use super::{ADMIN_ROLE, MAINTENANCE_DATABASE, conf, restore};
 
 /// Can log in and do nothing else; the restore takes its login away with everybody's.
 const PROBE_ROLE: &str = "muster_probe";
@@ -234,9 +235,12 @@ impl Server for PostgresqlServer {
             let session = self.login(&self.admin, database).await;
             Some(session.or_stop(Reason::SandboxUnfit, "logging in to compare views of another major version")?)
         };
-        let translated = schema::translate(file, taken, session.as_deref()).await;
-        // Whoever compares reads the file as well, and tells what is wrong with it.
-        Ok(translated.unwrap_or_else(|_| file.to_vec()))
+        match schema::translate(file, taken, session.as_deref()).await {
+            Ok(translated) => Ok(translated),
+            // Whoever compares reads the file as well, and tells what is wrong with it.
+            Err(TranslateError::File(_)) => Ok(file.to_vec()),
+            error => error.or_stop(Reason::SandboxUnfit, "comparing views of another major version"),
+        }
     }
 
     fn connections(&self) -> Vec<String> {

@@ -47,4 +47,23 @@ async fn names_without_an_encoding_are_no_reason_not_to_have_a_backup() {
     place.verify().await.unwrap();
     assert_eq!(captured.manifest.parts[0].schema, None);
     assert!(captured.warnings.iter().any(|warning| warning.contains("in no encoding")), "{:?}", captured.warnings);
+
+    // The bytes of KOI8-R have another order than those of UTF-8; SQL_ASCII may hold UTF-8 after all.
+    for encoding in ["KOI8R", "WIN1251", "SQL_ASCII"] {
+        server
+            .sql("postgres", &format!("CREATE DATABASE {encoding} ENCODING {encoding} LOCALE 'C' TEMPLATE template0"));
+        let database = encoding.to_lowercase();
+        let client = if encoding == "SQL_ASCII" { encoding } else { "UTF8" };
+        let table = |name: &str| format!("CREATE TABLE {name} (id int); COMMENT ON TABLE {name} IS '{name}';");
+        let tables: String = ["ю", "а", "ё", "я"].map(table).concat();
+        server.sql(&database, &format!("SET client_encoding = {client}; {tables}"));
+        let place = Place::new();
+        let captured = place.capture(vec![server.info(&database)]).await.unwrap();
+        let entry = captured.manifest.parts[0].schema.as_ref().expect("a schema");
+        let mut reader = Reader::new(std::fs::read(captured.directory.join(&entry.path)).unwrap()).unwrap();
+        let objects = std::iter::from_fn(|| reader.next_object()).map(Result::unwrap);
+        let names: Vec<String> =
+            objects.filter(|object| object.kind == "relation").map(|object| object.identity).collect();
+        assert_eq!(names, ["а", "ю", "я", "ё"].map(|name| format!("public.\"{name}\"")), "{encoding}");
+    }
 }

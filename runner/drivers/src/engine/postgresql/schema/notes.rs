@@ -76,7 +76,7 @@ fn default_privileges() -> Query {
       pg_catalog.concat(' in schema ', pg_catalog.quote_ident(n.nspname)) END, ' on ',
     CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types'
       WHEN 'n' THEN 'schemas' WHEN 'L' THEN 'large objects' END) AS identity,
-  pg_catalog.jsonb_build_object('acl', coalesce((SELECT pg_catalog.jsonb_agg(g.entry ORDER BY g.entry COLLATE pg_catalog.\"C\")
+  pg_catalog.jsonb_build_object('acl', coalesce((SELECT pg_catalog.jsonb_agg(g.entry ORDER BY pg_catalog.convert_to(g.entry, 'UTF8'))
     FROM ({entries}) g), pg_catalog.jsonb_build_array())) AS content
 FROM pg_catalog.pg_default_acl d LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace"
         ),
@@ -200,7 +200,7 @@ fn difference(column: &str, kind: &str, owner: &str) -> String {
     let then = entries("i.initprivs", kind, owner);
     let beyond = |these: &str, those: &str| {
         format!(
-            "(SELECT pg_catalog.jsonb_agg(g.entry ORDER BY g.entry COLLATE pg_catalog.\"C\") FROM ({these} EXCEPT {those}) g)"
+            "(SELECT pg_catalog.jsonb_agg(g.entry ORDER BY pg_catalog.convert_to(g.entry, 'UTF8')) FROM ({these} EXCEPT {those}) g)"
         )
     };
     format!("{} AS granted, {} AS revoked", beyond(&now, &then), beyond(&then, &now))

@@ -54,7 +54,7 @@ fn database() -> Query {
     'locale', coalesce(r.j ->> 'datlocale', r.j ->> 'daticulocale'), 'rules', r.j ->> 'daticurules',
     'template', CASE WHEN d.datistemplate THEN true END,
     'comment', pg_catalog.shobj_description(d.oid, 'pg_database'),
-    'settings', (SELECT pg_catalog.jsonb_agg(e.setting ORDER BY e.setting COLLATE pg_catalog.\"C\")
+    'settings', (SELECT pg_catalog.jsonb_agg(e.setting ORDER BY pg_catalog.convert_to(e.setting, 'UTF8'))
         FROM (SELECT pg_catalog.concat(CASE WHEN s.setrole <> 0 THEN pg_catalog.concat('for role ', {role}, ': ') END, c.v)
                 AS setting
             FROM pg_catalog.pg_db_role_setting s, LATERAL pg_catalog.unnest(s.setconfig) AS c (v)
@@ -147,7 +147,7 @@ fn published_table(version: u32) -> Query {
     let table = name("n.nspname", "c.relname");
     let more = if version >= 150_000 {
         "'where', pg_catalog.pg_get_expr(r.prqual, r.prrelid),
-    'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY a.attname COLLATE pg_catalog.\"C\")
+    'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY pg_catalog.convert_to(a.attname, 'UTF8'))
         FROM pg_catalog.unnest(r.prattrs) AS k (attnum)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = k.attnum)"
     } else {

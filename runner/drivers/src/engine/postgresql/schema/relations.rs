@@ -217,7 +217,7 @@ fn policy() -> Query {
   pg_catalog.jsonb_build_object('table', {table}, 'permissive', y.polpermissive,
     'command', CASE y.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update'
         WHEN 'd' THEN 'delete' ELSE 'all' END,
-    'roles', (SELECT pg_catalog.jsonb_agg(s.name ORDER BY s.name COLLATE pg_catalog.\"C\")
+    'roles', (SELECT pg_catalog.jsonb_agg(s.name ORDER BY pg_catalog.convert_to(s.name, 'UTF8'))
         FROM (SELECT CASE WHEN r.oid = 0 THEN 'PUBLIC' ELSE {role} END AS name
             FROM pg_catalog.unnest(y.polroles) AS r (oid)) s),
     'using', pg_catalog.pg_get_expr(y.polqual, y.polrelid),

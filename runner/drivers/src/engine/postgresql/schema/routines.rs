@@ -198,13 +198,13 @@ fn operator_family() -> Query {
 FROM pg_catalog.pg_opfamily f
 JOIN pg_catalog.pg_namespace n ON n.oid = f.opfnamespace
 JOIN pg_catalog.pg_am am ON am.oid = f.opfmethod
-LEFT JOIN (SELECT e.amopfamily, pg_catalog.jsonb_agg(e.member ORDER BY e.member COLLATE pg_catalog.\"C\") AS members
+LEFT JOIN (SELECT e.amopfamily, pg_catalog.jsonb_agg(e.member ORDER BY pg_catalog.convert_to(e.member, 'UTF8')) AS members
     FROM (SELECT o.amopfamily, pg_catalog.concat(o.amopstrategy, ' ', o.amopopr::pg_catalog.regoperator,
         CASE WHEN o.amoppurpose = 'o' THEN pg_catalog.concat(' for order by ', {sort}) END) AS member
         FROM pg_catalog.pg_amop o
         LEFT JOIN pg_catalog.pg_opfamily sf ON sf.oid = o.amopsortfamily
         LEFT JOIN pg_catalog.pg_namespace sn ON sn.oid = sf.opfnamespace) e GROUP BY e.amopfamily) o ON o.amopfamily = f.oid
-LEFT JOIN (SELECT e.amprocfamily, pg_catalog.jsonb_agg(e.member ORDER BY e.member COLLATE pg_catalog.\"C\") AS members
+LEFT JOIN (SELECT e.amprocfamily, pg_catalog.jsonb_agg(e.member ORDER BY pg_catalog.convert_to(e.member, 'UTF8')) AS members
     FROM (SELECT p.amprocfamily, pg_catalog.concat(p.amprocnum, ' ', pg_catalog.format_type(p.amproclefttype, NULL), ', ',
         pg_catalog.format_type(p.amprocrighttype, NULL), ' ', p.amproc::pg_catalog.regprocedure) AS member
         FROM pg_catalog.pg_amproc p) e GROUP BY e.amprocfamily) p ON p.amprocfamily = f.oid

@@ -42,7 +42,7 @@ pub(super) fn role(oid: &str) -> String {
 /// A text array as a sorted JSON array; nothing where it is empty.
 pub(super) fn sorted(array: &str) -> String {
     format!(
-        "(SELECT pg_catalog.jsonb_agg(e.v ORDER BY e.v COLLATE pg_catalog.\"C\") FROM pg_catalog.unnest({array}) AS e (v))"
+        "(SELECT pg_catalog.jsonb_agg(e.v ORDER BY pg_catalog.convert_to(e.v, 'UTF8')) FROM pg_catalog.unnest({array}) AS e (v))"
     )
 }
 
@@ -62,7 +62,7 @@ pub(super) fn entries(acl: &str, kind: &str, owner: &str) -> String {
 /// All privileges on an object, sorted; an ACL that is absent is the default one.
 pub(super) fn acl(acl: &str, kind: &str, owner: &str) -> String {
     format!(
-        "coalesce((SELECT pg_catalog.jsonb_agg(g.entry ORDER BY g.entry COLLATE pg_catalog.\"C\") FROM ({}) g), \
+        "coalesce((SELECT pg_catalog.jsonb_agg(g.entry ORDER BY pg_catalog.convert_to(g.entry, 'UTF8')) FROM ({}) g), \
          pg_catalog.jsonb_build_array())",
         entries(acl, kind, owner)
     )
