@@ -3,7 +3,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use whole_program::{Place, Server, muster, programs};
+use rustix::process::Signal;
+use whole_program::{Muster, Place, Server, muster, programs};
 
 const SQL: &str = r"
 CREATE ROLE teller;
@@ -207,6 +208,59 @@ fn an_adopted_backup_is_verified_and_drilled_and_shows_where_its_time_came_from(
             .expect(1);
     assert!(refused.stderr.contains("is not the dump that was expected"), "{}", refused.stderr);
     assert_eq!(fs::read_dir(place.path("no")).unwrap().count(), 0, "nothing is left of it");
+    place.assert_nothing_left();
+}
+
+const SCRIPT_BEGIN: &str = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.18\n\
+    -- Dumped by pg_dump version 15.18\n\nSET client_encoding = 'UTF8';\n";
+const SCRIPT_END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n";
+
+fn names(directory: PathBuf) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn an_adoption_that_is_interrupted_leaves_nothing() {
+    let place = Place::new();
+    muster(&place, &["key", "generate", "backup"]).expect(0);
+    // Long enough to be read for a while: it is read to its end before anything is adopted.
+    let long = "SELECT 'a line of a script that is read to its end';\n".repeat(2_000_000);
+    place.write("shop.sql", &format!("{SCRIPT_BEGIN}{long}{SCRIPT_END}"));
+    for signal in [Signal::INT, Signal::TERM] {
+        let adopting = Muster::start(&place, &["adopt", "shop.sql", "--key", "backup.key", "--out", "out"]);
+        while !names(place.path("out")).iter().any(|name| name.starts_with(".tmp-")) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        adopting.signal(signal);
+        let ended = adopting.wait().expect(2);
+        assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
+        assert_eq!(names(place.path("out")), Vec::<String>::new());
+    }
+    place.assert_nothing_left();
+}
+
+#[test]
+fn adopted_roles_are_a_regular_file_and_their_copy_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    muster(&place, &["key", "generate", "backup"]).expect(0);
+    place.write("shop.sql", &format!("{SCRIPT_BEGIN}SELECT 1;\n{SCRIPT_END}"));
+    let roles = "CREATE ROLE teller;\n--\n-- PostgreSQL database cluster dump complete\n--\n";
+    let roles = place.write("roles.sql", roles);
+    fs::set_permissions(&roles, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(Command::new("mkfifo").arg(place.path("pipe.sql")).status().unwrap().success());
+    fs::create_dir(place.path("directory.sql")).unwrap();
+    let adopt =
+        |globals| muster(&place, &["adopt", "shop.sql", "--key", "backup.key", "--out", "out", "--globals", globals]);
+    for (globals, said) in [("pipe.sql", "not a regular file"), ("directory.sql", "it is a directory")] {
+        let refused = adopt(globals).expect(1);
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        assert_eq!(names(place.path("out")), Vec::<String>::new());
+    }
+    adopt("roles.sql").expect(0);
+    let copy = place.path("out/latest/globals.sql").metadata().unwrap();
+    assert_eq!(copy.permissions().mode() & 0o777, 0o600);
     place.assert_nothing_left();
 }
 

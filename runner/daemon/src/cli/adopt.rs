@@ -10,7 +10,7 @@ use drivers::artifact::file::{AdoptRequest, Adopted, adopt};
 use drivers::key::{SigningKey, read_password};
 use jiff::tz::TimeZone;
 
-use super::capture::shell;
+use super::capture::{interrupted, shell};
 
 /// Make a signed backup of a dump that another tool made
 #[derive(clap::Args)]
@@ -19,6 +19,7 @@ use super::capture::shell;
     because nobody counted the source: its checks compare with the drill file's expectations. The snapshot's time is\n\
     the one in the dump. Archives name no time zone with it: it is read as UTC unless --timezone says otherwise. Plain\n\
     dumps hold a time only with `pg_dump --verbose`; without one the recovery point is unknown.\n\n\
+    An adoption that fails or is interrupted leaves nothing.\n\n\
     Exit codes: 0 adopted, 1 the dump is not what it should be, 2 not adopted, 3 nothing was begun.")]
 pub struct Args {
     /// The dump: a file, or a directory in directory format
@@ -63,7 +64,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
         globals: args.globals,
         timezone: timezone(args.timezone.as_deref())?,
     };
-    match adopt(request).await {
+    let interrupted = interrupted()?;
+    // What is dropped leaves nothing.
+    let adopted = tokio::select! {
+        adopted = adopt(request) => adopted,
+        () = interrupted => Err(Stop::new(Reason::Interrupted, "the adoption was interrupted, and nothing is left of it")),
+    };
+    match adopted {
         Ok(adopted) => {
             if !args.quiet {
                 // The backup is there, whether anybody reads this or not.

@@ -109,6 +109,15 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
 }
 
 fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()>, Stop> {
+    let interrupted = interrupted()?;
+    Ok(async move {
+        interrupted.await;
+        cancel.cancel();
+    })
+}
+
+/// Ends with the first SIGINT or SIGTERM, which end nothing else from now on.
+pub(super) fn interrupted() -> Result<impl Future<Output = ()>, Stop> {
     let mut interrupt = signal(SignalKind::interrupt()).or_stop(Reason::Internal, "listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).or_stop(Reason::Internal, "listening for SIGTERM")?;
     Ok(async move {
@@ -116,7 +125,6 @@ fn cancel_on_signal(cancel: CancellationToken) -> Result<impl Future<Output = ()
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        cancel.cancel();
     })
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Identity {
     inode: u64,
     pub(super) size: u64,
     modified: (i64, i64),
+    /// The one time that nobody can set.
+    changed: (i64, i64),
 }
 
 impl Identity {
@@ -29,6 +31,7 @@ impl Identity {
             inode: metadata.ino(),
             size: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
@@ -85,6 +88,22 @@ mod tests {
         for bad in ["../outside", "link", "linked/file", "fifo", "sub", "/etc/passwd", "absent", "sub/../../outside"] {
             assert!(directory.file(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_whose_times_were_put_back_is_another_one() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(1).expect("written");
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+        let before = Identity::of(&file).expect("its identity");
+        // The kernel's clock for files ticks a few hundred times a second.
+        let noticed = (0..1000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).expect("written");
+            file.set_modified(modified).expect("put back");
+            Identity::of(&file).expect("its identity") != before
+        });
+        assert!(noticed);
     }
 
     #[test]

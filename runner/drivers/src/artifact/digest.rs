@@ -1,60 +1,74 @@
 //! What a manifest says of one file.
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use drill::id::Sha256Digest;
 use drill::manifest::{ChunkTree, FileEntry};
 use sha2::{Digest as _, Sha256};
 
-use super::tree::{self, CHUNK_SIZE, HashError, Meter};
+use super::tree::{CHUNK_SIZE, Chunks, HashError, Meter};
 
-/// Reads the file twice at the same time: for its tree on all cores, and from its beginning to its end.
-pub fn entry(file: &File, path: &str, meter: &Meter) -> Result<FileEntry, HashError> {
+/// Chunks read ahead of each thread that hashes.
+const AHEAD: usize = 2;
+
+/// Reads the file once: what vouches for the digest of the whole vouches for the tree, too, even where somebody changes the
+/// file meanwhile. Each byte that is hashed is written to `also`, in order.
+pub fn entry(file: &File, path: &str, meter: &Meter, also: &mut dyn Write) -> Result<FileEntry, HashError> {
     let size = file.metadata().map_err(HashError::Read)?.len();
-    let (chunks, whole) = std::thread::scope(|scope| {
-        let whole = scope.spawn(|| whole(file, size, meter));
-        let chunks = tree::hash(file, None, size, CHUNK_SIZE, None, meter);
-        (chunks, whole.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))))
-    });
-    let tree = ChunkTree { chunk_size: CHUNK_SIZE, root: chunks?.root() };
-    Ok(FileEntry { path: path.to_owned(), size, sha256: whole.map_err(HashError::Read)?, tree })
+    let (sha256, chunks) = read_once(|bytes, offset| file.read_exact_at(bytes, offset), size, meter, also)?;
+    let tree = ChunkTree { chunk_size: CHUNK_SIZE, root: chunks.root() };
+    Ok(FileEntry { path: path.to_owned(), size, sha256, tree })
 }
 
-fn whole(file: &File, size: u64, meter: &Meter) -> io::Result<Sha256Digest> {
-    let mut hasher = Hasher(Sha256::new());
-    copy(file, size, meter, &mut hasher)?;
-    Ok(Sha256Digest::from_bytes(hasher.0.finalize().into()))
-}
-
-/// Does not move the file's own position.
-pub(super) fn copy(file: &File, size: u64, meter: &Meter, to: &mut dyn Write) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    use std::sync::atomic::Ordering::Relaxed;
-    let mut buffer = vec![0; 256 << 10];
-    let mut offset = 0;
-    while offset < size {
-        if meter.stop.load(Relaxed) {
-            return Err(io::ErrorKind::Interrupted.into());
+/// `read` fills a buffer from an offset; it is asked for each byte once, in order.
+fn read_once(
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    size: u64,
+    meter: &Meter,
+    also: &mut dyn Write,
+) -> Result<(Sha256Digest, Chunks), HashError> {
+    std::thread::scope(|scope| {
+        let (to_whole, whole) = sync_channel::<Arc<[u8]>>(AHEAD);
+        let (to_tree, tree) = sync_channel::<Arc<[u8]>>(AHEAD);
+        let whole = scope.spawn(move || {
+            let mut hasher = Sha256::new();
+            whole.iter().for_each(|chunk| hasher.update(&chunk));
+            Sha256Digest::from_bytes(hasher.finalize().into())
+        });
+        let tree = scope.spawn(move || Chunks(tree.iter().map(|chunk| Sha256::digest(&chunk).into()).collect()));
+        let mut offset = 0;
+        while offset < size {
+            if meter.stop.load(Relaxed) {
+                return Err(HashError::Stopped);
+            }
+            let length = (size - offset).min(CHUNK_SIZE);
+            let mut chunk = vec![0; usize::try_from(length).expect("a chunk fits in memory")];
+            read(&mut chunk, offset).map_err(HashError::Read)?;
+            also.write_all(&chunk).map_err(HashError::Write)?;
+            let chunk: Arc<[u8]> = chunk.into();
+            send(&to_whole, &chunk)?;
+            send(&to_tree, &chunk)?;
+            offset += length;
+            meter.done.fetch_add(length, Relaxed);
         }
-        let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(buffer.len());
-        file.read_exact_at(&mut buffer[..wanted], offset)?;
-        to.write_all(&buffer[..wanted])?;
-        offset += wanted as u64;
-    }
-    Ok(())
+        drop((to_whole, to_tree));
+        match (whole.join(), tree.join()) {
+            (Ok(whole), Ok(tree)) => Ok((whole, tree)),
+            _ => Err(panicked()),
+        }
+    })
 }
 
-struct Hasher(Sha256);
+fn send(to: &SyncSender<Arc<[u8]>>, chunk: &Arc<[u8]>) -> Result<(), HashError> {
+    to.send(Arc::clone(chunk)).map_err(|_| panicked())
+}
 
-impl Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn panicked() -> HashError {
+    HashError::Read(io::Error::other("a worker panicked"))
 }
 
 /// What `LC_ALL=C sha256sum *` prints in a directory, which stands for all of it.
@@ -100,6 +114,7 @@ pub fn read_expected(path: &std::path::Path, name: &str) -> Result<Sha256Digest,
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree;
     use super::*;
 
     #[test]
@@ -122,12 +137,49 @@ mod tests {
 
     #[test]
     fn an_entry_is_what_sha256sum_and_the_tree_say() {
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(&vec![7; 5 << 20]).expect("written");
-        let entry = entry(&file, "x/y", &Meter::default()).expect("read");
-        assert_eq!(entry.sha256, Sha256Digest::of(&vec![7; 5 << 20]));
-        let chunks = tree::hash(&file, None, 5 << 20, CHUNK_SIZE, None, &Meter::default()).expect("read");
-        assert_eq!(entry.tree.root, chunks.root());
-        assert_eq!(listing(std::slice::from_ref(&entry)), format!("{}  y\n", entry.sha256.hex()));
+        for size in [0, 1, 5 << 20, 8 << 20] {
+            let content = vec![7; size];
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(&content).expect("written");
+            let mut also = Vec::new();
+            let entry = entry(&file, "x/y", &Meter::default(), &mut also).expect("read");
+            assert_eq!(entry.sha256, Sha256Digest::of(&content));
+            let chunks = tree::hash(&file, None, size as u64, CHUNK_SIZE, None, &Meter::default()).expect("read");
+            assert_eq!(entry.tree.root, chunks.root());
+            assert_eq!(also, content);
+            assert_eq!(listing(std::slice::from_ref(&entry)), format!("{}  y\n", entry.sha256.hex()));
+        }
+    }
+
+    /// Whoever may write the file could show one content to the digest that is pinned and another to the tree that is restored.
+    #[test]
+    fn a_file_that_changes_between_reads_has_one_content_here() {
+        let size = CHUNK_SIZE * 2 + 1;
+        let mut reads = std::collections::BTreeMap::new();
+        let mut also = Vec::new();
+        let good_then_evil = |bytes: &mut [u8], offset: u64| {
+            let seen = reads.entry(offset).or_insert(0_u8);
+            bytes.fill(*seen);
+            *seen += 1;
+            Ok(())
+        };
+        let (whole, chunks) = read_once(good_then_evil, size, &Meter::default(), &mut also).expect("read");
+        let good = vec![0; usize::try_from(size).expect("it is small")];
+        assert_eq!(whole, Sha256Digest::of(&good));
+        assert_eq!(
+            chunks.0,
+            good.chunks(4 << 20).map(|chunk| <[u8; 32]>::from(Sha256::digest(chunk))).collect::<Vec<_>>()
+        );
+        assert_eq!(also, good);
+        assert!(reads.values().all(|times| *times == 1), "{reads:?}");
+    }
+
+    #[test]
+    fn a_file_that_ends_early_and_a_stop_are_errors() {
+        let ends = |_: &mut [u8], _| Err(io::ErrorKind::UnexpectedEof.into());
+        let meter = Meter::default();
+        assert!(matches!(read_once(ends, 4, &meter, &mut io::sink()), Err(HashError::Read(_))));
+        meter.stop.store(true, Relaxed);
+        assert!(matches!(read_once(|_, _| Ok(()), 4, &meter, &mut io::sink()), Err(HashError::Stopped)));
     }
 }

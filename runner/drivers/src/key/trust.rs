@@ -44,16 +44,18 @@ impl Trust {
     /// `signature` is the text of a `.minisig` file. Only prehashed signatures count (minisign's own default since 0.10):
     /// a raw signature over the same bytes could have been made for another purpose.
     pub fn verify(&self, content: &[u8], signature: &str, what: &str) -> Result<Signer, Stop> {
-        self.verify_stream(signature, what, |to| to.write_all(content).or_stop(Reason::Internal, "hashing"))
+        let write = |to: &mut dyn Write| to.write_all(content).or_stop(Reason::Internal, "hashing");
+        self.verify_stream(signature, what, write).map(|(signer, ())| signer)
     }
 
-    /// Of content of any length: `write` writes it, once for each trusted key that the signature names.
-    pub fn verify_stream(
+    /// Of content of any length: `write` writes it, once for each trusted key that the signature names. Its result is the one
+    /// of the content that was signed.
+    pub fn verify_stream<T>(
         &self,
         signature: &str,
         what: &str,
-        write: impl Fn(&mut dyn Write) -> Result<(), Stop>,
-    ) -> Result<Signer, Stop> {
+        write: impl Fn(&mut dyn Write) -> Result<T, Stop>,
+    ) -> Result<(Signer, T), Stop> {
         let refused = |why: String| Stop::new(Reason::ArtifactRefused, why);
         let parsed = minisign_verify::Signature::decode(signature)
             .map_err(|error| refused(format!("the signature of {what} is not a minisign signature: {error}")))?;
@@ -63,15 +65,15 @@ impl Trust {
             let verified = match key.verify_stream(&parsed) {
                 Ok(verifier) => {
                     let mut verifier = Hashing(verifier);
-                    write(&mut verifier)?;
-                    verifier.0.finalize()
+                    let written = write(&mut verifier)?;
+                    verifier.0.finalize().map(|()| written)
                 }
                 Err(error) => Err(error),
             };
             match verified {
-                Ok(()) => {
+                Ok(written) => {
                     let comment = parsed.trusted_comment().to_owned();
-                    return Ok(Signer { name: name.clone(), key_id: public.key_id(), comment });
+                    return Ok((Signer { name: name.clone(), key_id: public.key_id(), comment }, written));
                 }
                 Err(minisign_verify::Error::UnexpectedKeyId) => {}
                 Err(minisign_verify::Error::UnexpectedAlgorithm | minisign_verify::Error::UnsupportedLegacyMode) => {

@@ -95,6 +95,11 @@ fn cases(whole: &str, clean: &str, rows: &str) -> Vec<Case> {
             more("ALTER DATABASE kinds SET transaction_timeout = 0;"),
             Stops(Reason::SandboxUnfit, "transaction_timeout", "the major that knows the setting"),
         ),
+        case(
+            "language",
+            more("ALTER DATABASE kinds SET lc_messages TO 'xx_YY.UTF-8';"),
+            Stops(Reason::SandboxUnfit, "lc_messages", "localedef"),
+        ),
         case("rows alone", rows.to_owned(), Stops(Reason::RestoreFailed, "does not exist", "--data-only")),
         case(
             "twice",

@@ -1,9 +1,11 @@
 //! Makes a signed backup of a dump that muster did not capture. It vouches for the bytes as they are now, and for nothing that
 //! happened to them before.
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use drill::id::Sha256Digest;
 use drill::manifest::{DumpFormat, FILE_NAME, FileEntry, GLOBALS_FILE_NAME, Manifest, SIGNATURE_FILE_NAME};
@@ -13,11 +15,15 @@ use jiff::tz::TimeZone;
 
 use super::super::described::{Described, manifest};
 use super::super::tree::Meter;
-use super::super::{check, digest, fault};
-use super::dump::{Place, describe};
+use super::super::{check, fault};
+use super::StopWhenDropped;
+use super::dump::{Place, describe, digest_of};
 use crate::engine::postgresql::capture::directory::{self, WorkDirectory};
 use crate::engine::postgresql::dump;
 use crate::key::SigningKey;
+
+/// Bytes of roles; more than any server has.
+const MAX_GLOBALS: u64 = 256 << 20;
 
 pub struct AdoptRequest {
     /// A dump file, or a directory in directory format.
@@ -54,7 +60,7 @@ pub async fn adopt(request: AdoptRequest) -> Result<Adopted, Stop> {
     for name in &copied {
         entries.push(directory::entry(work.path(), name).await?);
     }
-    let dump = digest_of(&place, &entries)?;
+    let dump = digest_of(place.is_directory, &entries)?;
     if let Some(expected) = request.sha256.filter(|expected| *expected != dump) {
         let problem = format!("{shown} is not the dump that was expected: {expected} expected, {dump} found");
         return Err(Stop::new(Reason::ArtifactRefused, problem).advise("nothing was adopted; find out who changed it"));
@@ -79,32 +85,74 @@ async fn copy(place: &Place, work: &WorkDirectory) -> Result<Vec<String>, Stop> 
     }
     let targets = files.iter().map(|(name, _)| work.file(name)).collect::<Result<Vec<_>, _>>()?;
     let names = files.iter().map(|(name, _)| name.clone()).collect();
-    let work = move || -> Result<(), Stop> {
-        for ((name, mut from), target) in files.into_iter().zip(targets) {
-            let tried = format!("copying `{name}` to `{}`", target.display());
-            let mut to = File::options().write(true).open(&target).or_stop(Reason::SandboxUnfit, &tried)?;
-            io::copy(&mut from, &mut to).or_stop(Reason::SandboxUnfit, &tried)?;
+    blocking("copying a dump", move |meter| {
+        for ((name, from), target) in files.iter().zip(&targets) {
+            copy_file(from, u64::MAX, target, meter)
+                .map_err(|error| copying(&error, &format!("copying `{name}` to `{}`", target.display())))?;
         }
         Ok(())
-    };
-    tokio::task::spawn_blocking(work).await.or_stop(Reason::Internal, "copying a dump")??;
+    })
+    .await?;
     Ok(names)
 }
 
-fn digest_of(place: &Place, entries: &[FileEntry]) -> Result<Sha256Digest, Stop> {
-    match entries {
-        entries if place.is_directory => Ok(Sha256Digest::of(digest::listing(entries).as_bytes())),
-        [entry] => Ok(entry.sha256),
-        _ => Err(Stop::internal("a file is not one file")),
+/// No more than `limit` bytes, into a file that is there.
+fn copy_file(mut from: &File, limit: u64, target: &Path, meter: &Meter) -> io::Result<()> {
+    /// Between two looks at whether anybody still waits.
+    const STEP: u64 = 64 << 20;
+    let mut to = File::options().write(true).open(target)?;
+    let mut left = limit;
+    while left > 0 {
+        if meter.stop.load(Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let copied = io::copy(&mut (&mut from).take(STEP.min(left)), &mut to)?;
+        if copied == 0 {
+            break;
+        }
+        left -= copied;
     }
+    Ok(())
 }
 
+fn copying(error: &io::Error, tried: &str) -> Stop {
+    let reason = if error.kind() == io::ErrorKind::Interrupted { Reason::Interrupted } else { Reason::SandboxUnfit };
+    Stop::new(reason, format!("{tried}: {error}"))
+}
+
+/// On a thread for it, and no longer than anybody waits.
+async fn blocking<T: Send + 'static>(
+    tried: &str,
+    work: impl FnOnce(&Meter) -> Result<T, Stop> + Send + 'static,
+) -> Result<T, Stop> {
+    let meter = Arc::new(Meter::default());
+    let _guard = StopWhenDropped(meter.clone());
+    tokio::task::spawn_blocking(move || work(&meter)).await.or_stop(Reason::Internal, tried)?
+}
+
+/// Found and opened like a dump: a regular file, whose copy is private.
 async fn adopt_globals(from: &Path, work: &WorkDirectory) -> Result<FileEntry, Stop> {
-    let shown = format!("`{}`", from.display());
+    let place = Place::find(from)?;
+    let shown = format!("`{}`", place.path.display());
+    let refused = |why: String| Stop::new(Reason::ArtifactRefused, format!("{shown}: {why}"));
+    if place.is_directory {
+        return Err(refused("it is a directory, and roles are one file".to_owned()));
+    }
+    let Ok([(_, file)]) = <[_; 1]>::try_from(place.files()?) else {
+        return Err(Stop::internal("a file is not one file"));
+    };
+    let size = file.metadata().map_err(|error| fault::reading(&error, &shown))?.len();
+    if size > MAX_GLOBALS {
+        return Err(refused(format!("it has more than {MAX_GLOBALS} bytes, and no server has as many roles")));
+    }
     let target = work.file(GLOBALS_FILE_NAME)?;
-    std::fs::copy(from, &target).map_err(|error| fault::reading(&error, &shown))?;
-    let copy = File::open(&target).or_stop(Reason::Internal, "reading the roles")?;
-    dump::check_globals(&copy).map_err(|error| error.stop(&shown))?;
+    let tried = format!("copying {shown} to `{}`", target.display());
+    blocking("copying the roles", move |meter| {
+        copy_file(&file, MAX_GLOBALS, &target, meter).map_err(|error| copying(&error, &tried))?;
+        let copy = File::open(&target).or_stop(Reason::Internal, "reading the roles")?;
+        dump::check_globals(&copy).map_err(|error| error.stop(&shown))
+    })
+    .await?;
     directory::entry(work.path(), GLOBALS_FILE_NAME).await
 }
 
@@ -121,8 +169,7 @@ async fn read(
     };
     let files = names.iter().map(open).collect::<Result<Vec<_>, Stop>>()?;
     let (name, is_directory) = (place.name.clone(), place.is_directory);
-    let work = move || describe(&name, is_directory, &files, &shown, &Meter::default());
-    tokio::task::spawn_blocking(work).await.or_stop(Reason::Internal, "reading a dump")?
+    blocking("reading a dump", move |meter| describe(&name, is_directory, &files, &shown, meter)).await
 }
 
 fn publish(work: WorkDirectory, manifest: Manifest, dump: Sha256Digest, key: &SigningKey) -> Result<Adopted, Stop> {

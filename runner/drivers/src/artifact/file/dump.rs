@@ -1,5 +1,6 @@
 //! A dump without a manifest: opened as a backup of one part, whose manifest is made here and now.
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,23 +29,19 @@ impl FileBackup {
         let place = Place::find(&base.join(&source.path))?;
         let shown = format!("`{}`", place.path.display());
         let files = place.files()?;
-        let entries =
-            files.iter().map(|(name, file)| hash(file, name, &shown, meter)).collect::<Result<Vec<_>, _>>()?;
-        let listing = place.is_directory.then(|| digest::listing(&entries));
-        let digest = match (&listing, entries.as_slice()) {
-            (Some(listing), _) => Sha256Digest::of(listing.as_bytes()),
-            (None, [entry]) => entry.sha256,
-            (None, _) => return Err(Stop::internal("a file is not one file")),
+        let (entries, signer) = match &source.signature {
+            None => (hash_all(&files, &shown, meter)?, None),
+            Some(signature) => {
+                let (entries, signer) = signed(signature, base, &place, &files, &shown, meter)?;
+                (entries, Some(signer))
+            }
         };
+        let digest = digest_of(place.is_directory, &entries)?;
         if let Some(expected) = source.sha256.filter(|expected| *expected != digest) {
             let problem = format!("{shown} is not the dump that the drill pins: {expected} expected, {digest} found");
             return Err(Stop::new(Reason::ArtifactRefused, problem)
                 .advise("find out who changed it; if this is the dump that you mean, pin its digest"));
         }
-        let signer = match &source.signature {
-            Some(signature) => Some(signer(signature, base, &shown, listing.as_deref(), &files, meter)?),
-            None => None,
-        };
         let vouched = match (&signer, source.sha256) {
             (Some(signer), _) => Vouched::Signature { key: signer.name.clone() },
             (None, Some(_)) => Vouched::Sha256,
@@ -53,14 +50,19 @@ impl FileBackup {
         let timezone = source.timezone.as_deref().map(jiff::tz::TimeZone::get).transpose();
         let timezone = timezone.or_stop(Reason::Internal, "looking up the dump's time zone")?;
         let (format, description) = describe(&place.name, place.is_directory, &files, &shown, meter)?;
+        let described = Some(description.clone());
         let name = drill::file::name_of_dump(&source.path).to_string();
         let manifest = manifest(Described { name, format, files: entries, globals: None, description, timezone })
             .map_err(|why| Stop::new(Reason::ArtifactRefused, format!("{shown} cannot be drilled: {why}")))?;
         let json = serde_json::to_vec(&manifest).or_stop(Reason::Internal, "describing a dump")?;
         check(&json).or_stop(Reason::ArtifactRefused, format!("{shown} cannot be drilled"))?;
         let location = place.path.clone();
-        let inner =
-            Arc::new(Inner { directory: place.parent, manifest: manifest.clone(), location: place.parent_path });
+        let inner = Arc::new(Inner {
+            directory: place.parent,
+            manifest: manifest.clone(),
+            location: place.parent_path,
+            described,
+        });
         Ok(Self { inner, manifest, digest, location, vouched, signer })
     }
 }
@@ -121,39 +123,52 @@ impl Place {
     }
 }
 
-fn hash(file: &File, name: &str, shown: &str, meter: &Meter) -> Result<FileEntry, Stop> {
-    digest::entry(file, name, meter).map_err(|error| match error {
-        HashError::Read(error) if error.kind() != std::io::ErrorKind::Interrupted => fault::reading(&error, shown),
-        HashError::Write(error) => fault::reading(&error, shown),
-        HashError::Read(_) | HashError::Differs { .. } | HashError::Stopped => interrupted(),
+/// Of the file, or of the list of a directory's files.
+pub(super) fn digest_of(is_directory: bool, entries: &[FileEntry]) -> Result<Sha256Digest, Stop> {
+    match entries {
+        entries if is_directory => Ok(Sha256Digest::of(digest::listing(entries).as_bytes())),
+        [entry] => Ok(entry.sha256),
+        _ => Err(Stop::internal("a file is not one file")),
+    }
+}
+
+fn hash_all(files: &[(String, File)], shown: &str, meter: &Meter) -> Result<Vec<FileEntry>, Stop> {
+    files.iter().map(|(name, file)| hash(file, name, shown, meter, &mut io::sink())).collect()
+}
+
+fn hash(file: &File, name: &str, shown: &str, meter: &Meter, also: &mut dyn Write) -> Result<FileEntry, Stop> {
+    digest::entry(file, name, meter, also).map_err(|error| match error {
+        HashError::Read(error) | HashError::Write(error) => fault::reading(&error, shown),
+        HashError::Differs { .. } | HashError::Stopped => {
+            Stop::new(Reason::Interrupted, "reading the dump was interrupted")
+        }
     })
 }
 
-fn interrupted() -> Stop {
-    Stop::new(Reason::Interrupted, "reading the dump was interrupted")
-}
-
-/// Who signed the file, or the list of a directory's files.
-fn signer(
+/// The files, and who signed them: the one file, or the list of a directory's files. What is signed is what was hashed, by the
+/// same reading.
+fn signed(
     signature: &DumpSignature,
     base: &Path,
-    shown: &str,
-    listing: Option<&str>,
+    place: &Place,
     files: &[(String, File)],
+    shown: &str,
     meter: &Meter,
-) -> Result<Signer, Stop> {
+) -> Result<(Vec<FileEntry>, Signer), Stop> {
     let trust = Trust::load(&signature.trusted_keys, base)?;
-    let path = base.join(&signature.path);
-    let text = read_signature(&path)?;
-    match (listing, files) {
-        (Some(listing), _) => trust.verify(listing.as_bytes(), &text, &format!("the list of files of {shown}")),
-        (None, [(_, file)]) => {
-            let size = file.metadata().map_err(|error| fault::reading(&error, shown))?.len();
-            trust.verify_stream(&text, shown, |to| {
-                digest::copy(file, size, meter, to).map_err(|error| fault::reading(&error, shown))
-            })
+    let text = read_signature(&base.join(&signature.path))?;
+    match files {
+        files if place.is_directory => {
+            let entries = hash_all(files, shown, meter)?;
+            let listing = digest::listing(&entries);
+            let signer = trust.verify(listing.as_bytes(), &text, &format!("the list of files of {shown}"))?;
+            Ok((entries, signer))
         }
-        (None, _) => Err(Stop::internal("a file is not one file")),
+        [(name, file)] => {
+            let (signer, entry) = trust.verify_stream(&text, shown, |to| hash(file, name, shown, meter, to))?;
+            Ok((vec![entry], signer))
+        }
+        _ => Err(Stop::internal("a file is not one file")),
     }
 }
 

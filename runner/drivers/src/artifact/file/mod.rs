@@ -25,6 +25,7 @@ pub use compare::{CLOCK_TOLERANCE, dump_agrees};
 use super::beneath::Directory;
 use super::tree::Meter;
 use super::{check, fault};
+use crate::engine::postgresql::dump::Description;
 use crate::key::{Signer, Trust};
 
 /// Bytes a signature file may have; real ones have about 300.
@@ -52,6 +53,8 @@ struct Inner {
     directory: Directory,
     manifest: Manifest,
     location: PathBuf,
+    /// What a dump without a manifest said of itself when it was opened.
+    described: Option<Description>,
 }
 
 impl FileBackup {
@@ -76,7 +79,8 @@ impl FileBackup {
         // The signature comes first: what is not signed is not even parsed.
         let signer = trust.verify(&raw, &signature, &shown)?;
         let manifest = check(&raw).or_stop(Reason::ArtifactRefused, format!("believing {shown}"))?;
-        let inner = Arc::new(Inner { directory, manifest: manifest.clone(), location: location.clone() });
+        let inner =
+            Arc::new(Inner { directory, manifest: manifest.clone(), location: location.clone(), described: None });
         let vouched = Vouched::Signature { key: signer.name.clone() };
         Ok(Self { inner, manifest, digest: Sha256Digest::of(&raw), location, vouched, signer: Some(signer) })
     }

@@ -51,7 +51,13 @@ impl Inner {
         } else {
             let description = dump::describe(part.format, file, &|| meter.stop.load(Ordering::Relaxed))
                 .map_err(|error| error.stop(&shown))?;
-            compare::description_agrees(&description, &self.manifest, part)
+            match &self.described {
+                Some(described) if *described != description => {
+                    Err("it does not say of itself what it said when it was opened, so it was changed meanwhile"
+                        .to_owned())
+                }
+                _ => compare::description_agrees(&description, &self.manifest, part),
+            }
         };
         agrees.map_err(|why| Stop::new(Reason::ArtifactRefused, format!("{shown}: {why}")))
     }

@@ -46,8 +46,12 @@ const PINNED: [(&str, &str); 12] = [
 ];
 
 /// Pinned for the administrator only: a backup's library must not be loaded, nor its triggers fire, into muster's own sessions.
-const PINNED_FOR_ADMIN: [(&str, &str); 3] =
-    [("session_preload_libraries", ""), ("local_preload_libraries", ""), ("session_replication_role", "replica")];
+const PINNED_FOR_ADMIN: [(&str, &str); 4] = [
+    ("session_preload_libraries", ""),
+    ("local_preload_libraries", ""),
+    ("session_replication_role", "replica"),
+    ("lc_messages", "C"),
+];
 
 pub(super) struct Connection {
     client: Client,
@@ -149,7 +153,7 @@ fn login(role: &str, database: &str, admin: bool) -> Config {
 
 /// Pinned for `psql` and `pg_restore` inside, as `PGOPTIONS`.
 pub(super) fn tool_options() -> String {
-    const PINNED_FOR_TOOLS: [(&str, &str); 7] = [
+    const PINNED_FOR_TOOLS: [(&str, &str); 8] = [
         ("role", "none"),
         ("default_transaction_read_only", "off"),
         ("statement_timeout", "0"),
@@ -157,6 +161,8 @@ pub(super) fn tool_options() -> String {
         ("idle_in_transaction_session_timeout", "0"),
         ("session_preload_libraries", ""),
         ("client_min_messages", "warning"),
+        // What they print is read.
+        ("lc_messages", "C"),
     ];
     PINNED_FOR_TOOLS.map(|(name, value)| format!("-c {name}={value}")).join(" ")
 }
@@ -224,5 +230,19 @@ fn sql_error(error: &tokio_postgres::Error) -> SqlError {
     match error.as_db_error() {
         Some(db) => SqlError { sqlstate: Some(plain(db.code().code(), 5)), message: plain(db.message(), MAX_MESSAGE) },
         None => failed(&drill::stop::chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the tools print is read by its English words, and `ALTER DATABASE … SET lc_messages` would change them.
+    #[test]
+    fn no_setting_of_the_backup_changes_the_language_of_errors() {
+        assert!(tool_options().contains("-c lc_messages=C"));
+        assert!(options(true).contains("-c lc_messages=C"));
+        // Only a superuser may set it.
+        assert!(!options(false).contains("lc_messages"));
     }
 }

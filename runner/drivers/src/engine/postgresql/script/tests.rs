@@ -49,6 +49,21 @@ fn statements_end_where_psql_ends_them() {
     assert_eq!(seen[2], "SELECT 1 - 2 / 3");
 }
 
+/// `psql` reads such a body as one statement; here it comes in pieces, and nothing in it is taken for something else.
+#[test]
+fn a_body_of_sql_is_read_to_its_end() {
+    let function = "CREATE FUNCTION public.f(a integer) RETURNS integer\n    LANGUAGE sql\n    BEGIN ATOMIC\n \
+                    INSERT INTO public.log VALUES ('it''s; \\! id');\n \
+                    SELECT CASE WHEN (f.a > 0) THEN 1 ELSE 2 END AS \"x;\";\nEND;\n";
+    let seen = accepted(&format!("{function}SELECT 'after';\nCOPY public.t FROM stdin;\n1\n\\.\n"));
+    assert!(seen[0].starts_with("CREATE FUNCTION public.f"), "{seen:?}");
+    assert_eq!(seen[seen.len() - 2..], ["SELECT 'after'", "COPY public.t FROM stdin"]);
+    // A command of psql is none of the body's.
+    assert!(refused(&function.replace("END;", "\\! id\nEND;")).contains("`\\!`"));
+    let cut = scan(&function[..function.len() - 3]).1.expect_err("cut short");
+    assert!(cut.why.starts_with("it ends in the middle of a statement"), "{cut}");
+}
+
 #[test]
 fn data_of_a_copy_is_data() {
     let seen =
