@@ -173,7 +173,8 @@ pub struct ScanProgress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanOutcome {
     pub rows: u64,
-    pub root: [u8; 32],
+    /// None where blocks differ: what they hold is not kept.
+    pub root: Option<[u8; 32]>,
     pub blocks: u64,
     pub blocks_different: u64,
     /// The first of them: nobody reads a million.

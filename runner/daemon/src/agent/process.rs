@@ -28,8 +28,9 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Makes its own runtime: call it outside of any.
 pub fn main(socket: PathBuf, runner: Arc<dyn CheckRunner>) -> ExitCode {
-    // Several threads: a check that waits for the runner to read its reports holds one of them.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // Two at least: a check that waits for the runner to read its reports holds one of them. The others hash rows.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(2);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("failed to start: {error}")),
     };

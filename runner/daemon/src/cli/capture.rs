@@ -47,7 +47,8 @@ pub struct Args {
     /// Keep eight bytes of each row's digest, so that a drill can say how many rows of a block differ
     #[arg(long)]
     row_digests: bool,
-    /// Bytes a second that counting and digesting read, over all connections, such as `50MiB`; `pg_dump` is not limited
+    /// Bytes a second that digesting reads, over all connections, such as `50MiB`; `pg_dump` is not limited, nor are the rows
+    /// that are only counted
     #[arg(long, value_name = "BYTES", value_parser = unit::parse_size)]
     max_rate: Option<u64>,
     /// Connections that count and digest rows while `pg_dump` reads

@@ -8,6 +8,8 @@ use crate::baseline::{ContentDigest, Layout};
 
 /// Rows after which a block ends, as soon as the place does.
 pub const BLOCK_SIZE: u64 = 1000;
+/// Rows of a block that has row digests: 8 MB of them.
+pub(super) const MAX_DETAILED: u64 = 1_000_000;
 /// Of a block in the blocks file.
 const ENCODED: usize = 48;
 
@@ -43,35 +45,53 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// SHA-256 of how many rows there are and of their digests, sorted.
     pub fn block(&self) -> Block {
-        let rows = self.entries.iter().map(|entry| entry.count).sum::<u64>();
-        let mut hash = block_hash(rows);
-        let mut digests: Vec<_> = self.entries.iter().map(|entry| (entry.row.digest, entry.count)).collect();
-        digests.sort_unstable();
-        for (digest, count) in digests {
-            for _ in 0..count {
-                hash.update(digest);
-            }
-        }
-        Block { first: self.first, rows, digest: hash.finalize().into() }
+        let rows = self.entries.iter().map(|entry| entry.count).sum();
+        let mut runs: Vec<_> = self.entries.iter().map(|entry| (entry.row.digest, entry.count)).collect();
+        runs.sort_unstable();
+        Block { first: self.first, rows, digest: block_digest(rows, runs) }
     }
 
-    /// The first eight bytes of each row's digest, sorted.
-    pub fn prefixes(&self) -> Vec<u64> {
-        let mut prefixes = Vec::with_capacity(self.entries.len());
-        for entry in self.entries {
-            let prefix = first_eight(&entry.row.digest);
-            prefixes.extend((0..entry.count).map(|_| prefix));
-        }
+    /// Of a block that has [row digests](row_digests), those.
+    pub fn prefixes(&self) -> Vec<Prefixes> {
+        let mut prefixes: Vec<_> = self.entries.iter().map(|entry| prefixes(&entry.row.digest, entry.count)).collect();
         prefixes.sort_unstable();
         prefixes
     }
 }
 
-/// Of a block's rows, whose digests follow in their order.
-pub(super) fn block_hash(rows: u64) -> Sha256 {
-    Sha256::new_with_prefix("muster block v1\n").chain_update(rows.to_be_bytes())
+/// The first eight bytes of a row's digest, and how many rows have it: a table may hold nothing but equal rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefixes {
+    pub prefix: u64,
+    pub rows: u64,
+}
+
+impl Prefixes {
+    /// Once a row.
+    pub fn each(self) -> impl Iterator<Item = u64> {
+        (0..self.rows).map(move |_| self.prefix)
+    }
+}
+
+pub(super) fn prefixes(digest: &[u8; 32], rows: u64) -> Prefixes {
+    Prefixes { prefix: first_eight(digest), rows }
+}
+
+/// How many row digests are stored of a block that has so many rows. A block that is much larger than others holds the same
+/// row again and again, and nobody needs to be told how many of a billion differ.
+pub fn row_digests(rows: u64) -> u64 {
+    if rows <= MAX_DETAILED { rows } else { 0 }
+}
+
+/// SHA-256 of how many rows there are and of each different digest in ascending order, with how many rows have it.
+pub(super) fn block_digest(rows: u64, runs: impl IntoIterator<Item = ([u8; 32], u64)>) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix("muster block v1\n").chain_update(rows.to_be_bytes());
+    for (digest, count) in runs {
+        hash.update(digest);
+        hash.update(count.to_be_bytes());
+    }
+    hash.finalize().into()
 }
 
 /// Cuts what a pass held into blocks. Some: the place where the next pass must start; the same as this one's where that pass
@@ -100,38 +120,6 @@ pub fn cut(pass: &Pass) -> (Vec<Group<'_>>, Option<u64>) {
         (false, None) => pass.limit.unwrap_or(pass.start),
     };
     (groups, pass.limit.map(|_| next))
-}
-
-/// Sorts what a pass held into blocks whose first places are given in ascending order, the first being 0. Some: as in [`cut`].
-/// Without any, all rows are one block.
-pub fn align<'a>(pass: &'a Pass, firsts: &[u64]) -> (Vec<Group<'a>>, Option<u64>) {
-    if firsts.is_empty() {
-        let whole = Group { first: 0, entries: &pass.entries };
-        return match pass.limit {
-            Some(_) => (Vec::new(), Some(pass.start)),
-            None if pass.entries.is_empty() => (Vec::new(), None),
-            None => (vec![whole], None),
-        };
-    }
-    let mut groups = Vec::new();
-    let mut rest = pass.entries.as_slice();
-    let begin = firsts.partition_point(|first| *first < pass.start);
-    for (index, first) in firsts.iter().enumerate().skip(begin) {
-        let end = firsts.get(index + 1);
-        let complete = match (end, pass.limit) {
-            (_, None) => true,
-            (Some(end), Some(limit)) => *end <= limit,
-            (None, Some(_)) => false,
-        };
-        if !complete {
-            return (groups, Some(*first));
-        }
-        let within = end.map_or(rest.len(), |end| rest.partition_point(|entry| entry.row.place < *end));
-        let (entries, after) = rest.split_at(within);
-        groups.push(Group { first: *first, entries });
-        rest = after;
-    }
-    (groups, None)
 }
 
 /// One table's part of a blocks file.
@@ -166,40 +154,11 @@ pub fn decode(bytes: &[u8], content: &ContentDigest) -> Result<Vec<Block>, BadBl
     Ok(blocks)
 }
 
-/// A block that is not what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Different {
-    pub index: usize,
-    /// Its places: from `first` up to `end`, or to the last.
-    pub first: u64,
-    pub end: Option<u64>,
-    pub rows_expected: u64,
-    pub rows_found: u64,
-}
-
-/// `found` are aligned to `expected`; a block that is missing holds no rows.
-pub fn compare(expected: &[Block], found: &[Block]) -> Vec<Different> {
-    let blocks = expected.len().max(found.len());
-    let differs = |index: &usize| expected.get(*index) != found.get(*index);
-    let different = |index: usize| {
-        let (expected_here, found_here) = (expected.get(index), found.get(index));
-        let first = |at: usize| expected.get(at).or(found.get(at)).map(|block| block.first);
-        Different {
-            index,
-            first: first(index).unwrap_or(0),
-            end: first(index + 1),
-            rows_expected: expected_here.map_or(0, |block| block.rows),
-            rows_found: found_here.map_or(0, |block| block.rows),
-        }
-    };
-    (0..blocks).filter(differs).map(different).collect()
-}
-
-/// How many rows of a block were changed, added or removed: what [`Group::prefixes`] said of it once, and says now. A changed
-/// row is one row.
-pub fn rows_different(expected: &[u64], found: &[u64]) -> u64 {
+/// How many rows of a block were changed, added or removed: the prefixes of its rows' digests in ascending order, as they were
+/// and as they are. A changed row is one row.
+pub fn rows_different(expected: impl IntoIterator<Item = u64>, found: impl IntoIterator<Item = u64>) -> u64 {
     let (mut missing, mut added) = (0, 0);
-    let (mut expected, mut found) = (expected.iter().peekable(), found.iter().peekable());
+    let (mut expected, mut found) = (expected.into_iter().peekable(), found.into_iter().peekable());
     loop {
         match (expected.peek(), found.peek()) {
             (Some(old), Some(new)) if old == new => {
@@ -217,11 +176,6 @@ pub fn rows_different(expected: &[u64], found: &[u64]) -> u64 {
             (Some(_) | None, None) => return missing.max(added),
         }
     }
-}
-
-/// The first places of `blocks`, for [`align`].
-pub fn firsts(blocks: &[Block]) -> Vec<u64> {
-    blocks.iter().map(|block| block.first).collect()
 }
 
 /// The digest of a table from its blocks.

@@ -2,23 +2,24 @@
 //! them differs.
 //!
 //! Each row that COPY sends has a *digest* (SHA-256 of its bytes) and a *place*, which comes from its key
-//! ([`RowReader`]). Rows sorted by place are cut into *blocks* of about 1,000 ([`cut`]); the drill sorts what it finds into the
-//! same blocks ([`align`]), and a block that differs says where to look ([`compare`]). The *root* ([`root`]) is over all of
-//! them and over how they were read. No more rows than a bound are held: a [`Collector`] that is full gives up the upper half
-//! of its places, and another pass over the table begins where this one's [`Pass`] ends.
+//! ([`RowReader`]). A capture sorts rows by place and cuts them into *blocks* of about 1,000 ([`cut`]). No more rows than a
+//! bound are held: a [`Collector`] that is full gives up the upper half of its places, and another pass over the table begins
+//! where this one's [`Pass`] ends. The *root* ([`root`]) is over all blocks and over how they were read. A drill hands what it
+//! finds to a [`Matcher`], which knows the blocks and says which of them differ.
 mod block;
 mod collect;
 mod matcher;
 mod root;
 mod row;
+mod rows;
 #[cfg(test)]
 mod tests;
 
 pub use block::{
-    BLOCK_SIZE, BadBlocks, Block, Different, Group, align, compare, cut, decode, digest, encode, firsts, rows_different,
+    BLOCK_SIZE, BadBlocks, Block, Group, Prefixes, cut, decode, digest, encode, row_digests, rows_different,
 };
 pub use collect::{Collector, Entry, MAX_HELD, Pass};
-pub use matcher::{BlockTooLarge, Blocks, Found, Matched, Matcher};
+pub use matcher::{BlockTooLarge, Detail, Found, Matched, Matcher};
 pub use root::root;
 pub use row::{Malformed, Row, RowHasher, RowReader};
 

@@ -29,29 +29,21 @@ fn blocks(rows: &[Row]) -> Vec<Block> {
     cut(&pass(rows, 0, MAX_HELD)).0.iter().map(Group::block).collect()
 }
 
-fn aligned(rows: &[Row], firsts: &[u64]) -> Vec<Block> {
-    align(&pass(rows, 0, MAX_HELD), firsts).0.iter().map(Group::block).collect()
-}
-
 /// All passes of a table; None: one of them got no further.
-fn in_passes(rows: &[Row], max_held: usize, groups: impl Fn(&Pass) -> (Vec<Block>, Option<u64>)) -> Option<Vec<Block>> {
+fn in_passes(rows: &[Row], max_held: usize) -> Option<Vec<Block>> {
     let (mut all, mut start) = (Vec::new(), 0);
     loop {
         let pass = pass(rows, start, max_held);
         assert!(pass.entries.len() <= max_held);
         assert_eq!(pass.seen, rows.len() as u64);
-        let (mut some, next) = groups(&pass);
-        all.append(&mut some);
+        let (groups, next) = cut(&pass);
+        all.extend(groups.iter().map(Group::block));
         match next {
             None => return Some(all),
             Some(next) if next == start => return None,
             Some(next) => start = next,
         }
     }
-}
-
-fn owned((groups, next): (Vec<Group<'_>>, Option<u64>)) -> (Vec<Block>, Option<u64>) {
-    (groups.iter().map(Group::block).collect(), next)
 }
 
 /// Fields in the wire's form; None is NULL.
@@ -202,14 +194,16 @@ fn twenty_million_equal_rows_are_one_entry() {
     }
     let pass = collector.finish();
     assert_eq!((pass.entries.len(), pass.limit), (1, None));
-    assert_eq!(cut(&pass).0[0].entries[0].count, 20_000_000);
+    let group = cut(&pass).0[0];
+    assert_eq!(group.block().rows, 20_000_000);
+    assert_eq!(group.prefixes(), [Prefixes { prefix: u64::from_be_bytes([1; 8]), rows: 20_000_000 }]);
+    assert_eq!((row_digests(20_000_000), row_digests(1_000_000)), (0, 1_000_000));
 }
 
 #[test]
 fn a_place_that_holds_more_than_can_be_held_is_seen_and_not_tried_for_ever() {
     let rows: Vec<_> = (0..100).map(|value| row(5, value)).collect();
-    assert_eq!(in_passes(&rows, 16, |pass| owned(cut(pass))), None);
-    assert_eq!(in_passes(&rows, 16, |pass| owned(align(pass, &[0]))), None);
+    assert_eq!(in_passes(&rows, 16), None);
 }
 
 #[test]
@@ -261,11 +255,11 @@ fn how_the_rows_were_read_is_part_of_the_root() {
 
 #[test]
 fn rows_are_counted_as_different_once() {
-    assert_eq!(rows_different(&[1, 2, 3], &[1, 2, 3]), 0);
-    assert_eq!(rows_different(&[1, 2, 3], &[1, 3, 9]), 1);
-    assert_eq!(rows_different(&[1, 2, 3], &[2]), 2);
-    assert_eq!(rows_different(&[2], &[1, 2, 2]), 2);
-    assert_eq!(rows_different(&[], &[]), 0);
+    assert_eq!(rows_different([1, 2, 3], [1, 2, 3]), 0);
+    assert_eq!(rows_different([1, 2, 3], [1, 3, 9]), 1);
+    assert_eq!(rows_different([1, 2, 3], [2]), 2);
+    assert_eq!(rows_different([2], [1, 2, 2]), 2);
+    assert_eq!(rows_different([], []), 0);
 }
 
 proptest! {
@@ -326,14 +320,9 @@ proptest! {
         let expected = blocks(&rows);
         prop_assert_eq!(expected.iter().map(|block| block.rows).sum::<u64>(), rows.len() as u64);
         prop_assert!(expected.is_sorted_by(|a, b| a.first < b.first));
-        let firsts = firsts(&expected);
-        prop_assert_eq!(&aligned(&rows, &firsts), &expected);
         rows.reverse();
         prop_assert_eq!(&blocks(&rows), &expected);
-        let cut_again = in_passes(&rows, max_held, |pass| owned(cut(pass)));
-        prop_assert_eq!(cut_again.as_ref(), Some(&expected));
-        let aligned_again = in_passes(&rows, max_held, |pass| owned(align(pass, &firsts)));
-        prop_assert_eq!(aligned_again.as_ref(), Some(&expected));
+        prop_assert_eq!(in_passes(&rows, max_held), Some(expected));
     }
 
     #[test]
@@ -347,23 +336,31 @@ proptest! {
         let layout = layout(Form::Binary, 1, Bucketing::KeyRange { column: 0 });
         let at = which.index(rows.len());
         let mut now = rows.clone();
-        let mut counts = (0, 1);
         match change {
             0 => now[at] = row(rows[at].place, 99),
-            1 => { now.remove(at); counts = (1, 0); }
+            1 => { now.remove(at); }
             2 => now.push(rows[at]),
             _ => now.push(row(rows[at].place, 99)),
         }
-        if change == 0 { counts = (1, 1); }
-        let found = aligned(&now, &firsts(&expected));
-        prop_assert_ne!(root(&layout, &found), root(&layout, &expected));
-        let different = compare(&expected, &found);
+        prop_assert_ne!(root(&layout, &blocks(&now)), root(&layout, &expected));
+        let first = |index: usize| expected.get(index).map(|block| block.first);
+        let mut matcher = Matcher::new(&expected.clone().into(), MAX_HELD, 1);
+        now.iter().for_each(|row| matcher.push(row));
+        prop_assert!(!matcher.end_pass());
+        let different = matcher.finish().expect("it fits").different;
         prop_assert_eq!(different.len(), 1);
-        let one = different[0];
-        prop_assert!(one.first <= rows[at].place && one.end.is_none_or(|end| rows[at].place < end));
-        prop_assert_eq!(one.rows_found + counts.0, one.rows_expected + counts.1);
-        let (was, is) = (pass(&rows, 0, MAX_HELD), pass(&now, 0, MAX_HELD));
-        let (was, is) = (align(&was, &firsts(&expected)).0, align(&is, &firsts(&expected)).0);
-        prop_assert_eq!(rows_different(&was[one.index].prefixes(), &is[one.index].prefixes()), 1);
+        let one = &different[0];
+        let within = |place: u64| first(one.index).is_some_and(|first| first <= place)
+            && first(one.index + 1).is_none_or(|end| place < end);
+        prop_assert!(within(rows[at].place));
+        prop_assert_eq!(one.rows + rows.len() as u64, expected[one.index].rows + now.len() as u64);
+        let was = pass(&rows, 0, MAX_HELD);
+        let was = cut(&was).0[one.index].prefixes();
+        let each = |all: &[Prefixes]| all.iter().flat_map(|prefixes| prefixes.each()).collect::<Vec<_>>();
+        match &one.detail {
+            Detail::Rows(is) => prop_assert_eq!(rows_different(each(&was), each(is)), 1),
+            Detail::Added => prop_assert_eq!(one.rows, expected[one.index].rows + 1),
+            Detail::Unknown => prop_assert!(false, "there was room"),
+        }
     }
 }

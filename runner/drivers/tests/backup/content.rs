@@ -317,4 +317,13 @@ async fn a_capture_digests_large_tables_in_ranges_and_any_bytes() {
     assert!(tables["public.small"].digest.is_some() && tables["public.large"].digest.is_none());
     assert_eq!(tables["public.large"].rows, Some(60_000));
     assert!(captured.manifest.parts[0].row_digests.is_none() && captured.manifest.parts[0].blocks.is_some());
+
+    // The option says how long it takes at least: 60,000 rows of more than 700 bytes.
+    let mut request = place.request(vec![server.info("orders")]);
+    request.digests = "*.large".parse().unwrap();
+    request.max_rate = Some(14_000_000);
+    let begin = std::time::Instant::now();
+    let captured = capture(&request, &Silent, &CancellationToken::new()).await.unwrap();
+    assert!(begin.elapsed() >= std::time::Duration::from_secs(3), "it read faster than it should");
+    assert_eq!(blocks_of(&captured, 0, "public.large").1, blocks);
 }

@@ -112,7 +112,7 @@ impl digest::HostOutcome for Guest {
     }
 
     fn root(&mut self, outcome: Resource<FinishedScan>) -> Result<Vec<u8>> {
-        Ok(self.resources.get(&outcome)?.0.root.to_vec())
+        Ok(self.resources.get(&outcome)?.0.root.map_or_else(Vec::new, Vec::from))
     }
 
     fn blocks(&mut self, outcome: Resource<FinishedScan>) -> Result<u64> {

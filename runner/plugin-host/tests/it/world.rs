@@ -124,7 +124,7 @@ impl Call {
 /// A scan that found `rows`, and these blocks to be different.
 pub(crate) fn scanned(rows: u64, mismatches: Vec<Mismatch>) -> ScanOutcome {
     let blocks_different = mismatches.len() as u64;
-    ScanOutcome { rows, root: [7; 32], blocks: blocks_different + 1, blocks_different, mismatches }
+    ScanOutcome { rows, root: Some([7; 32]), blocks: blocks_different + 1, blocks_different, mismatches }
 }
 
 fn missing(what: &str) -> Error {

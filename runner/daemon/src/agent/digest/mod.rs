@@ -19,7 +19,8 @@ use super::baseline::Baseline;
 use super::pieces::Pieces;
 use super::sql::{self, Scans};
 
-/// Digests of rows that all scans of a check hold together, 32 bytes each: 256 MiB.
+/// Digests of rows that all scans of a check hold together: 32 bytes each, and up to 64 while a list of them grows, so 512 MiB
+/// at most.
 const MAX_HELD: usize = 1 << 23;
 /// What is counted against that bound at once.
 const SHARE: usize = 1 << 10;

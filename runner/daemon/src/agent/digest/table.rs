@@ -1,14 +1,16 @@
 //! The scan of one table: as the baseline's layout says, in as many passes as its bound on memory takes.
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drill::agent::BaselinePart;
 use drill::baseline::{Bucketing, ContentDigest};
-use drill::content::{Block, Blocks, Found, Matched, Matcher, RowReader, decode, root, rows_different};
+use drill::content::{
+    Block, Detail, Found, Matched, Matcher, Prefixes, RowReader, decode, row_digests, rows_different,
+};
 use drivers::engine::postgresql::content::PageRange;
 use plugin_host::backend::{Error, Mismatch, ScanOutcome};
 use tokio::task::JoinSet;
 
+use super::super::pieces::Pieces;
 use super::sink::{Seen, Sink};
 use super::{Shared, host};
 
@@ -46,26 +48,25 @@ impl Table {
         let ranges = table.ranges(rows).await?;
 
         let detail = if table.digest.row_digests_at.is_some() { MISMATCHES } else { 0 };
-        let (mut different, mut overrun, mut seen) = (Vec::new(), BTreeSet::new(), 0);
-        let mut pass = Some(Blocks::From(0));
-        while let Some(current) = pass {
-            let matcher = Matcher::new(&expected, &current, max_held, detail);
-            let matched = table.pass(matcher, &ranges).await?;
-            seen = matched.seen;
-            different.extend(matched.different);
-            overrun.extend(matched.overrun);
-            let again = || (!overrun.is_empty()).then(|| Blocks::Only(std::mem::take(&mut overrun)));
-            pass = matched.rest.or_else(again);
+        let mut matcher = Matcher::new(&expected, max_held, detail);
+        loop {
+            let again;
+            (matcher, again) = table.pass(matcher, &ranges).await?;
+            if !again {
+                break;
+            }
         }
-        different.sort_by_key(|found| found.index);
-        table.outcome(&expected, different, seen).await
+        let matched = matcher.finish().map_err(|error| host(error.to_string()))?;
+        Ok(table.outcome(&expected, &matched).await)
     }
 
     /// The baseline's blocks. Its root vouches for them, whoever handed them over.
-    async fn expected(&self) -> Result<Vec<Block>, Error> {
+    async fn expected(&self) -> Result<Arc<[Block]>, Error> {
         let length = self.digest.blocks.saturating_mul(BLOCK);
         let bytes = self.shared.pieces.fetch(BaselinePart::Blocks, self.digest.at, length).await.map_err(host)?;
-        decode(&bytes, &self.digest).map_err(|error| host(error.to_string()))
+        let digest = self.digest.clone();
+        let blocks = blocking(move || decode(&bytes, &digest)).await?;
+        Ok(blocks.map_err(|error| host(error.to_string()))?.into())
     }
 
     async fn ranges(&self, rows: u64) -> Result<Vec<PageRange>, Error> {
@@ -78,8 +79,8 @@ impl Table {
         Ok(ranges)
     }
 
-    /// Reads the whole table once, over as many connections as there are to be had.
-    async fn pass(self: &Arc<Self>, matcher: Matcher, ranges: &[PageRange]) -> Result<Matched, Error> {
+    /// Reads the whole table once, over as many connections as there are to be had. True: it must be read again.
+    async fn pass(self: &Arc<Self>, matcher: Matcher, ranges: &[PageRange]) -> Result<(Matcher, bool), Error> {
         let work = Arc::new(Pass { matcher: Mutex::new(matcher), queue: Mutex::new(ranges.to_vec()) });
         let mut workers = JoinSet::new();
         for _ in 0..self.shared.workers.min(ranges.len()) {
@@ -90,8 +91,12 @@ impl Table {
             ended.map_err(|_| host("the scan of a table failed"))??;
         }
         let pass = Arc::into_inner(work).ok_or_else(|| host("the scan of a table goes on after its end"))?;
-        let matcher = pass.matcher.into_inner().unwrap_or_else(PoisonError::into_inner);
-        matcher.finish().map_err(|error| host(error.to_string()))
+        blocking(move || {
+            let mut matcher = pass.matcher.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let again = matcher.end_pass();
+            (matcher, again)
+        })
+        .await
     }
 
     async fn work(self: Arc<Self>, pass: Arc<Pass>) -> Result<(), Error> {
@@ -106,49 +111,78 @@ impl Table {
         Ok(())
     }
 
-    async fn outcome(&self, expected: &[Block], different: Vec<Found>, seen: u64) -> Result<ScanOutcome, Error> {
-        let mut found = expected.to_vec();
-        for Found { index, block, .. } in &different {
-            match found.get_mut(*index) {
-                Some(place) => *place = *block,
-                None => found.push(*block),
-            }
-        }
+    async fn outcome(&self, expected: &[Block], matched: &Matched) -> ScanOutcome {
+        let Matched { different, seen } = matched;
+        let mut row_digests = RowDigests::new(&self.shared.pieces, self.digest.row_digests_at);
         let mut mismatches = Vec::new();
-        for other in different.iter().take(MISMATCHES) {
-            mismatches.push(self.mismatch(expected, other).await?);
+        for found in different.iter().take(MISMATCHES) {
+            mismatches.push(self.mismatch(expected, found, &mut row_digests).await);
         }
-        Ok(ScanOutcome {
-            rows: seen,
-            root: *root(&self.digest.layout, &found).as_bytes(),
-            blocks: found.len() as u64,
+        ScanOutcome {
+            rows: *seen,
+            // Where no block differs, the root of what was found is that of the blocks that were expected.
+            root: different.is_empty().then(|| *self.digest.root.as_bytes()),
+            // All rows of a table that should be empty are one block.
+            blocks: expected.len().max(different.len()) as u64,
             blocks_different: different.len() as u64,
             mismatches,
-        })
+        }
     }
 
-    async fn mismatch(&self, expected: &[Block], found: &Found) -> Result<Mismatch, Error> {
-        let rows_expected = expected.get(found.index).map_or(0, |block| block.rows);
+    async fn mismatch(&self, expected: &[Block], found: &Found, row_digests: &mut RowDigests<'_>) -> Mismatch {
+        let block = expected.get(found.index);
+        let rows_expected = block.map_or(0, |block| block.rows);
         let keys = match self.digest.layout.bucketing {
             Bucketing::KeyRange { .. } => Some((
-                if found.index == 0 { OPEN.to_owned() } else { key(found.block.first) },
+                block.filter(|block| block.first != 0).map_or_else(|| OPEN.to_owned(), |block| key(block.first)),
                 expected.get(found.index + 1).map_or_else(|| OPEN.to_owned(), |next| key(next.first.wrapping_sub(1))),
             )),
             Bucketing::KeyHash { .. } | Bucketing::RowDigest => None,
         };
-        let rows_different = match (self.digest.row_digests_at, &found.prefixes) {
-            (Some(at), Some(prefixes)) => {
-                let before: u64 = expected.iter().take(found.index).map(|block| block.rows).sum();
-                let at = at.saturating_add(before.saturating_mul(ROW));
-                let length = rows_expected.saturating_mul(ROW);
-                let bytes = self.shared.pieces.fetch(BaselinePart::RowDigests, at, length).await.map_err(host)?;
-                let known: Vec<u64> = bytes.as_chunks().0.iter().map(|eight| u64::from_be_bytes(*eight)).collect();
-                Some(rows_different(&known, prefixes))
-            }
-            _ => None,
+        let rows_different = match &found.detail {
+            Detail::Unknown => None,
+            Detail::Added => self.digest.row_digests_at.map(|_| found.rows.saturating_sub(rows_expected)),
+            Detail::Rows(prefixes) => row_digests.different(expected, found.index, prefixes).await,
         };
-        Ok(Mismatch { keys, rows_expected, rows_found: found.block.rows, rows_different })
+        Mismatch { keys, rows_expected, rows_found: found.rows, rows_different }
     }
+}
+
+/// The row digests of one table's blocks, asked for in the blocks' order.
+struct RowDigests<'a> {
+    pieces: &'a Pieces,
+    /// Where those of the next block are; None where there are none to be had.
+    at: Option<u64>,
+    next: usize,
+}
+
+impl<'a> RowDigests<'a> {
+    fn new(pieces: &'a Pieces, at: Option<u64>) -> Self {
+        Self { pieces, at, next: 0 }
+    }
+
+    /// How many rows of a block differ. What is known to differ does so whether or not this can be told.
+    async fn different(&mut self, expected: &[Block], index: usize, found: &[Prefixes]) -> Option<u64> {
+        let length = |blocks: &[Block]| {
+            let rows = blocks.iter().map(|block| row_digests(block.rows)).fold(0, u64::saturating_add);
+            rows.saturating_mul(ROW)
+        };
+        let index = index.min(expected.len());
+        let at = self.at?.saturating_add(length(&expected[self.next..index]));
+        (self.at, self.next) = (Some(at), index);
+        let length = length(expected.get(index..=index).unwrap_or_default());
+        let Ok(bytes) = self.pieces.fetch(BaselinePart::RowDigests, at, length).await else {
+            self.at = None;
+            return None;
+        };
+        let known = bytes.as_chunks().0.iter().map(|eight| u64::from_be_bytes(*eight));
+        Some(rows_different(known, found.iter().flat_map(|prefixes| prefixes.each())))
+    }
+}
+
+/// Sorting and hashing a large table takes seconds.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| host("the scan of a table failed"))
 }
 
 /// Of a range that goes on to the smallest, or to the largest key there may be.
@@ -170,3 +204,6 @@ impl Pass {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use drivers::engine::postgresql::content::PINNED;
 use plugin_host::backend::Error;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -17,33 +18,8 @@ const READ: usize = 64 << 10;
 /// Of one result that muster itself asked for.
 const MAX_RESULT: usize = 128 << 20;
 
-/// Set in the startup packet, because there they win over what a database or a role sets, and hold during login triggers.
-const PINNED: [(&str, &str); 23] = [
-    ("application_name", "muster-agent"),
-    ("search_path", ""),
-    ("quote_all_identifiers", "off"),
-    ("DateStyle", "ISO, YMD"),
-    ("IntervalStyle", "postgres"),
-    ("TimeZone", "UTC"),
-    ("extra_float_digits", "3"),
-    ("bytea_output", "hex"),
-    ("lc_monetary", "C"),
-    ("row_security", "off"),
-    // The heap is what was restored: an index must not answer for it.
-    ("enable_indexscan", "off"),
-    ("enable_indexonlyscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_seqscan", "on"),
-    ("enable_tidscan", "on"),
-    ("standard_conforming_strings", "on"),
-    ("synchronize_seqscans", "off"),
-    ("jit", "off"),
-    ("max_parallel_workers_per_gather", "0"),
-    ("default_transaction_isolation", "repeatable read"),
-    ("default_transaction_read_only", "on"),
-    ("lock_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
-];
+/// Beside what decides over the bytes of a row ([`PINNED`]).
+const OWN: [(&str, &str); 2] = [("application_name", "muster-agent"), ("lock_timeout", "0")];
 
 pub(super) struct Connection {
     stream: TlsStream<UnixStream>,
@@ -74,13 +50,13 @@ impl Connection {
             server_encoding: String::new(),
         };
         let timeout = statement_timeout.as_millis().clamp(1, i32::MAX as u128).to_string();
-        let own = [
+        let given = [
             ("user", door.role()),
             ("database", database),
             ("client_encoding", encoding),
             ("statement_timeout", timeout.as_str()),
         ];
-        frontend::startup_message(own.into_iter().chain(PINNED), &mut connection.out)
+        frontend::startup_message(given.into_iter().chain(OWN).chain(PINNED), &mut connection.out)
             .map_err(|error| host(format!("failed to log in: {error}")))?;
         tokio::time::timeout(CONNECT, connection.log_in())
             .await

@@ -32,7 +32,7 @@ impl Digests {
     }
 }
 
-/// Where the rest does not match, the last `*` takes one character more.
+/// As the checks' options have it. Where the rest does not match, the last `*` takes one character more.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
@@ -74,6 +74,11 @@ mod tests {
             ("public.orders", "public.order", false),
             ("public.order", "public.orders", false),
             ("**", "", true),
+            ("", "", true),
+            ("*", "public.orders", true),
+            ("*.order?", "public.order", false),
+            ("p*c.*s", "public.orders", true),
+            ("p*c.*x", "public.orders", false),
         ] {
             assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
         }

@@ -63,7 +63,7 @@ pub struct CaptureRequest {
     pub row_digests: bool,
     /// Connections that read tables beside `pg_dump`; at least 1.
     pub jobs: usize,
-    /// Bytes a second that all of them together read; `pg_dump` is not limited.
+    /// Bytes a second that all of them together read to digest rows; neither `pg_dump` nor counting is limited.
     pub max_rate: Option<u64>,
     /// How long to wait for a table that somebody has locked.
     pub lock_timeout: Duration,

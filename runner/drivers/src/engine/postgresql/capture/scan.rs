@@ -2,7 +2,8 @@
 //!
 //! Large tables come first, one at a time, all connections reading ranges of one; then small tables, each by one connection.
 //! So the rows that are held at once are those of one large table ([`MAX_HELD`] at most, 805 MB) or of one small table a
-//! connection (at most 291 rows fit into a page, 596,000 into 16 MiB, 29 MB), and beside them one row a connection.
+//! connection (at most 291 rows fit into a page, 596,000 into 16 MiB, 29 MB), and beside them one row a connection. Whose size
+//! is not known counts as large.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -56,6 +57,8 @@ struct Task {
     layout: Option<Layout>,
     /// None of them: it cannot be read, and the dump holds none of its rows either.
     ranges: Vec<PageRange>,
+    /// A heap of at most one range.
+    is_small: bool,
 }
 
 /// None: it is locked.
@@ -75,7 +78,7 @@ pub(super) async fn scan(
     for _ in 0..options.jobs.min(work) {
         team.push(Arc::new(worker(info, snapshot).await?));
     }
-    let is_large = |task: &Arc<Task>| task.ranges.len() > 1 && task.layout.is_some();
+    let is_large = |task: &Arc<Task>| !task.is_small && task.layout.is_some();
     let (large, small): (Vec<_>, Vec<_>) = tasks.into_iter().map(Arc::new).partition(is_large);
     let mut done = Vec::new();
     for task in large {
@@ -136,7 +139,8 @@ async fn tasks(snapshot: &Snapshot, digests: &Digests) -> Result<Vec<Task>, Stop
             Kind::Partitioned | Kind::Foreign => false,
         };
         let is_empty = snapshot.in_recovery && relation.unlogged;
-        let size = pages.get(&relation.oid).copied().unwrap_or(0);
+        let size = pages.get(&relation.oid).copied();
+        let ranges = if is_empty { Vec::new() } else { PageRange::split(size.unwrap_or(0)) };
         is_read.then(|| Task {
             position,
             schema: relation.schema.clone(),
@@ -145,12 +149,18 @@ async fn tasks(snapshot: &Snapshot, digests: &Digests) -> Result<Vec<Task>, Stop
             layout: digests
                 .includes(&relation.schema, &relation.name)
                 .then(|| layouts.remove(&relation.oid).unwrap_or_else(no_columns)),
-            ranges: if is_empty { Vec::new() } else { PageRange::split(size) },
+            is_small: is_small(size, &ranges),
+            ranges,
         })
     };
     let mut tasks: Vec<Task> = snapshot.relations.iter().enumerate().filter_map(task).collect();
     tasks.sort_by_key(|task| std::cmp::Reverse(task.ranges.len()));
     Ok(tasks)
+}
+
+/// A materialized view, or a table that is no heap, may hold any number of rows.
+fn is_small(pages: Option<u32>, ranges: &[PageRange]) -> bool {
+    ranges.is_empty() || (pages.is_some() && ranges.len() == 1)
 }
 
 fn no_columns() -> Layout {
@@ -337,4 +347,16 @@ fn write(mut guard: OwnedMutexGuard<Sink>, mut table: TableBlocks, pass: &Pass) 
 /// Sorting and hashing a table takes seconds.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
     tokio::task::spawn_blocking(work).await.or_stop(Reason::Internal, "sorting rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_known_size_is_not_read_beside_others() {
+        let small = |pages: Option<u32>| is_small(pages, &PageRange::split(pages.unwrap_or(0)));
+        assert_eq!([Some(0), Some(2048), Some(2049), None].map(small), [true, true, false, false]);
+        assert!(is_small(None, &[]), "nothing is read of it");
+    }
 }

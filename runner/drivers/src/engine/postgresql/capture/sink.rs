@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use drill::baseline::{ContentDigest, Layout};
-use drill::content::{self, Block, Group};
+use drill::content::{self, Block, Group, Prefixes};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 
@@ -37,9 +37,11 @@ impl Sink {
 
     pub(super) fn add(&mut self, table: &mut TableBlocks, groups: &[Group<'_>]) -> Result<(), Stop> {
         for group in groups {
-            table.blocks.push(group.block());
-            if let Some(side) = &mut self.row_digests {
-                for prefix in group.prefixes() {
+            let block = group.block();
+            table.blocks.push(block);
+            let has_row_digests = content::row_digests(block.rows) == block.rows;
+            if let Some(side) = self.row_digests.as_mut().filter(|_| has_row_digests) {
+                for prefix in group.prefixes().into_iter().flat_map(Prefixes::each) {
                     side.write(&prefix.to_be_bytes()).or_stop(Reason::SandboxUnfit, "writing row digests")?;
                 }
             }
@@ -73,5 +75,30 @@ impl Side {
         self.file.write_all(bytes)?;
         self.at += bytes.len() as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drill::baseline::{Bucketing, Form};
+    use drill::content::{Entry, Row};
+
+    use super::*;
+
+    #[test]
+    fn a_block_of_a_million_equal_rows_and_more_has_no_row_digests() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let mut sink = Sink::open(None, Some(file.path())).expect("opens");
+        let mut table = sink.begin();
+        let entries = |first: u8, count| [Entry { row: Row { place: u64::from(first), digest: [first; 32] }, count }];
+        let all = [entries(1, 3), entries(2, 1_000_000_000), entries(3, 2)];
+        let groups: Vec<_> = all.iter().map(|entries| Group { first: entries[0].row.place, entries }).collect();
+        sink.add(&mut table, &groups).expect("writes");
+        let layout = Layout { form: Form::Binary, columns: vec![], bucketing: Bucketing::RowDigest };
+        assert_eq!(sink.finish(&table, &layout).expect("writes").row_digests_at, Some(0));
+        sink.flush().expect("writes");
+        let written = std::fs::read(file.path()).expect("is read");
+        assert_eq!(written, [[1; 24].as_slice(), &[3; 16]].concat());
+        assert_eq!(table.blocks[1].rows, 1_000_000_000);
     }
 }

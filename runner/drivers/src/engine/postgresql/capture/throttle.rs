@@ -1,4 +1,5 @@
-//! How much the scan reads in a second, over all of its connections; and how much it has read.
+//! How much the scan reads in a second, over all of its connections; and how much it has read. Rows that the server counts are
+//! not read, so that nothing holds it up.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
