@@ -12,7 +12,7 @@ const COUNTED: usize = 2;
 #[derive(Debug)]
 pub(super) enum Rows {
     Listed(Vec<[u8; 32]>),
-    Counted(Box<HashMap<[u8; 32], u64>>, u64),
+    Counted(HashMap<[u8; 32], u64>, u64),
 }
 
 impl Default for Rows {
@@ -56,7 +56,7 @@ impl Rows {
                 for digest in listed.drain(..).chain([digest]) {
                     *counted.entry(digest).or_insert(0) += 1;
                 }
-                *self = Self::Counted(Box::new(counted), count);
+                *self = Self::Counted(counted, count);
             }
             Self::Counted(counted, count) => {
                 *counted.entry(digest).or_insert(0) += 1;

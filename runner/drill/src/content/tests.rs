@@ -345,7 +345,9 @@ proptest! {
         prop_assert_ne!(root(&layout, &blocks(&now)), root(&layout, &expected));
         let first = |index: usize| expected.get(index).map(|block| block.first);
         let mut matcher = Matcher::new(&expected.clone().into(), MAX_HELD, 1);
-        now.iter().for_each(|row| matcher.push(row));
+        for row in &now {
+            matcher.push(row);
+        }
         prop_assert!(!matcher.end_pass());
         let different = matcher.finish().expect("it fits").different;
         prop_assert_eq!(different.len(), 1);

@@ -56,8 +56,8 @@ impl Table {
                 break;
             }
         }
-        let matched = matcher.finish().map_err(|error| host(error.to_string()))?;
-        Ok(table.outcome(&expected, &matched).await)
+        let ended = matcher.finish().map_err(|error| host(error.to_string()))?;
+        Ok(table.outcome(&expected, &ended).await)
     }
 
     /// The baseline's blocks. Its root vouches for them, whoever handed them over.

@@ -12,7 +12,9 @@ fn block(first: u64, rows: u64) -> Block {
 
 fn bytes(prefixes: &[u64]) -> Bytes {
     let mut bytes = BytesMut::new();
-    prefixes.iter().for_each(|prefix| bytes.put_u64(*prefix));
+    for prefix in prefixes {
+        bytes.put_u64(*prefix);
+    }
     bytes.freeze()
 }
 
