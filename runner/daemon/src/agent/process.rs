@@ -23,6 +23,8 @@ use super::sql::SharedIdentity;
 /// Where the sandbox puts the database's socket.
 pub const SOCKET: &str = "/db.sock";
 const HELLO: Duration = Duration::from_secs(10);
+/// What a job may take to leave after its last word.
+const LEAVING: Duration = Duration::from_secs(1);
 /// What ending may take once the input has ended.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -155,7 +157,7 @@ impl Agent {
                 self.deliver()?;
             }
             ToAgent::Lease(grant) => self.lease(grant),
-            ToAgent::Job(job) => self.start(*job)?,
+            ToAgent::Job(job) => self.start(*job).await?,
             ToAgent::Cancel => self.cancel.cancel(),
         }
         Ok(())
@@ -178,8 +180,10 @@ impl Agent {
         }
     }
 
-    fn start(&mut self, job: Job) -> Result<(), AgentError> {
-        if !self.work.is_empty() {
+    async fn start(&mut self, job: Job) -> Result<(), AgentError> {
+        // A job that has said that it is done may not have left yet.
+        let leaving = async { while self.work.join_next().await.is_some() {} };
+        if tokio::time::timeout(LEAVING, leaving).await.is_err() {
             return Err(AgentError::Order("a second job"));
         }
         let worker = Worker {

@@ -226,6 +226,9 @@ pub(super) const RULES: &[Rule] = &[
     hint(&["must be owner of"], || {
         dump("the dump changes its user as it goes: make it without `--use-set-session-authorization`")
     }),
+    hint(&["must be superuser"], || {
+        dump("the dump changes its user as it goes: make it without `--use-set-session-authorization`")
+    }),
     hint(&["permission denied"], || {
         dump("the dump changes its user as it goes: make it without `--use-set-session-authorization`")
     }),

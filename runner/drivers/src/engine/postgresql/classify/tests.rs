@@ -86,6 +86,7 @@ fn the_catalogue_knows_what_cannot_be_made_here() {
         ("must be owner of large object 12", "dump", "session-authorization"),
         ("permission denied to create event trigger \"e\"", "dump", "session-authorization"),
         ("unrecognized configuration parameter \"transaction_timeout\"", "sandbox", "major"),
+        ("must be superuser to create FOR ALL TABLES publication", "dump", "session-authorization"),
         ("could not connect to the publisher: connection refused", "blocked", ""),
         ("could not create replication slot \"s\"", "blocked", ""),
         ("could not open collator for locale \"xx\": U_FILE_ACCESS_ERROR", "sandbox", "ICU"),
