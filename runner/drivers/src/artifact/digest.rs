@@ -36,7 +36,9 @@ fn read_once(
         let (to_tree, tree) = sync_channel::<Arc<[u8]>>(AHEAD);
         let whole = scope.spawn(move || {
             let mut hasher = Sha256::new();
-            whole.iter().for_each(|chunk| hasher.update(&chunk));
+            for chunk in &whole {
+                hasher.update(&chunk);
+            }
             Sha256Digest::from_bytes(hasher.finalize().into())
         });
         let tree = scope.spawn(move || Chunks(tree.iter().map(|chunk| Sha256::digest(&chunk).into()).collect()));
