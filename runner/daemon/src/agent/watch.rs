@@ -168,7 +168,7 @@ mod tests {
             "startedAt": "2026-11-22T02:15:00Z", "snapshotTime": null,
             "databases": [{ "name": "orders", "baseline": null, "schema": null }],
             "checks": [{ "name": "content", "component": "sha256:".to_owned() + &"0".repeat(64), "grants": [],
-                         "limits": drill::spec::CheckLimits::default(), "options": {} }],
+                         "limits": drill::spec::CheckLimits::default(), "options": {}, "databases": ["orders"] }],
             "deadline": 60_000,
         });
         JobWatch::new(&serde_json::from_value(job).expect("a job"), baselines)
