@@ -1,6 +1,8 @@
 //! The daemon and the command line. `main.rs` only calls [`cli::main`].
 pub mod agent;
+pub mod book;
 pub mod cli;
+pub mod dispatcher;
 pub mod evidence;
 pub mod executor;
 pub mod owner;

@@ -35,6 +35,7 @@ pub(crate) fn started(drill: &str, evidence: &Path) -> RunStarted {
             recovery_point: Some(Duration::from_hours(24)),
         },
         evidence_directory: evidence.display().to_string(),
+        trigger: drill::ledger::Trigger::Command,
     }
 }
 

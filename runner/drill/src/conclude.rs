@@ -211,6 +211,7 @@ mod tests {
                 recovery_point: Some(Duration::from_hours(24)),
             },
             evidence_directory: String::new(),
+            trigger: crate::ledger::Trigger::Command,
         };
         let mut state = State::new(started);
         for (sequence, event) in events.iter().enumerate() {

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod baseline;
 pub mod conclude;
+pub mod config;
 pub mod content;
 pub mod evidence;
 pub mod file;
@@ -14,6 +15,7 @@ pub mod manifest;
 pub mod phase;
 pub mod port;
 pub mod proof;
+pub mod schedule;
 pub mod schema;
 pub mod secret;
 pub mod spec;

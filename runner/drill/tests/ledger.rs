@@ -30,6 +30,7 @@ fn started() -> RunStarted {
         fidelity: Fidelity::Production,
         objectives: Objectives::default(),
         evidence_directory: "/evidence".to_owned(),
+        trigger: drill::ledger::Trigger::Command,
     }
 }
 

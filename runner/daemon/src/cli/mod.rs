@@ -1,5 +1,6 @@
 //! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
 pub mod adopt;
+mod advice;
 pub mod capture;
 pub mod completions;
 pub mod doctor;
@@ -7,7 +8,7 @@ pub mod drill_file;
 pub mod evidence;
 pub mod key;
 pub mod manifest;
-mod next;
+
 pub mod quarantine;
 pub mod reap;
 pub mod render;

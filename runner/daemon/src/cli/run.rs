@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use drill::file::Options;
 use drill::id::Sha256Digest;
-use drill::ledger::Owner;
+use drill::ledger::{Owner, Trigger};
 use drill::spec::{Drill, DumpSource};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
@@ -78,7 +78,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     };
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
-    let request = Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone() };
+    let request =
+        Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone(), trigger: Trigger::Command };
     let ended = Box::pin(execute(request, &ports, observer, cancel)).await;
     signals.abort();
     match ended {

@@ -81,11 +81,13 @@ impl Journal {
             let state = self.state();
             Alert {
                 kind: kind.to_owned(),
-                drill: state.started.drill.clone(),
-                run: state.started.run.clone(),
+                subject: state.started.drill.to_string(),
+                drill: Some(state.started.drill.clone()),
+                run: Some(state.started.run.clone()),
                 at: jiff::Timestamp::now(),
                 message: stop.message.clone(),
                 advice: stop.advice.clone(),
+                details: serde_json::json!({}),
             }
         };
         self.inner.store.raise(&alert).await?;

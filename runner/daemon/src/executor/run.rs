@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use drill::conclude::conclude;
 use drill::id::{RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, RunStarted, State, Summary};
+use drill::ledger::{Event, Owner, RunStarted, State, Summary, Trigger};
 use drill::spec::Drill;
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict, exit_code};
@@ -27,6 +27,7 @@ pub struct Request {
     pub checks: Vec<Loaded>,
     pub evidence_directory: PathBuf,
     pub owner: Owner,
+    pub trigger: Trigger,
 }
 
 /// What came of it.
@@ -137,6 +138,7 @@ fn started(request: &Request) -> Result<RunStarted, Stop> {
         fidelity: drill.engine.fidelity,
         objectives: drill.objectives,
         evidence_directory: request.evidence_directory.display().to_string(),
+        trigger: request.trigger.clone(),
     })
 }
 

@@ -11,7 +11,7 @@ use drill::id::Sha256Digest;
 use drill::ledger::{Event, Owner, Resource, State};
 use drill::manifest::{DumpFormat, Kind, Locale, Manifest, Part};
 use drill::phase::Phase;
-use drill::port::{Artifact, Artifacts, Opened, Progress, Store};
+use drill::port::{Artifact, Artifacts, Opened, Outbox, Progress, Store};
 use drill::proof::{Expected, Probe};
 use drill::spec::{
     Check, CheckLimits, Credentials, Deadlines, Drill, Enforcement, Fidelity, Isolation, Limits, Objectives, Plugin,
@@ -75,6 +75,7 @@ impl Outside {
             checks: vec![loaded()],
             evidence_directory: self.directory.path().join("evidence"),
             owner: owner(1),
+            trigger: drill::ledger::Trigger::Command,
         }
     }
 
@@ -216,7 +217,7 @@ async fn a_refused_artifact_is_never_delivered_and_is_quarantined() {
     assert_eq!((ended.summary.verdict, ended.summary.reason), (Verdict::Failed, Reason::ArtifactRefused));
     assert!(!outside.world.steps().iter().any(|step| step.contains("deliver")), "{:?}", outside.world.steps());
     assert_eq!(outside.store.quarantined().await.expect("it can be read").len(), 1);
-    assert_eq!(outside.store.alerts().await.expect("it can be read").len(), 1);
+    assert_eq!(outside.store.open_alerts().await.expect("it can be read").len(), 1);
     let again = outside.run().await.expect("it was begun");
     assert_eq!((again.summary.verdict, again.summary.reason), (Verdict::Inconclusive, Reason::Quarantined));
 }

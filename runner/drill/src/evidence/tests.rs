@@ -28,6 +28,7 @@ fn journal() -> Vec<Stamped> {
         fidelity: Fidelity::Production,
         objectives: Objectives { recovery_time: Some(std::time::Duration::from_mins(30)), recovery_point: None },
         evidence_directory: "/var/lib/muster/evidence".to_owned(),
+        trigger: crate::ledger::Trigger::Command,
     };
     let events = [
         Event::Started(started),

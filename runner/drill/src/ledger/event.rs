@@ -134,6 +134,46 @@ pub struct RunStarted {
     pub objectives: Objectives,
     /// Where evidence goes.
     pub evidence_directory: String,
+    /// Ledgers of a muster without a daemon do not say.
+    #[serde(default)]
+    pub trigger: Trigger,
+}
+
+/// Why a run began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Trigger {
+    /// `muster run`.
+    #[default]
+    Command,
+    /// A slot of the drill's schedule. No two runs of a drill have the same.
+    Schedule { scheduled_for: jiff::Timestamp },
+    /// Somebody asked the daemon.
+    Operator { by: String },
+    /// The drill is run against a deliberately damaged copy and must refuse it. None: somebody asked.
+    SelfTest { damage: Damage, scheduled_for: Option<jiff::Timestamp> },
+}
+
+/// What a self-test does to its copy of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damage {
+    /// One byte of the dump.
+    Byte,
+    Signature,
+    /// The end of the dump is missing.
+    Truncated,
+    /// The baseline claims one row more.
+    BaselineRows,
+    /// The baseline claims another digest.
+    BaselineDigest,
+    /// The baseline's schema lacks a column.
+    BaselineColumn,
+}
+
+impl Damage {
+    pub const ALL: [Self; 6] =
+        [Self::Byte, Self::Signature, Self::Truncated, Self::BaselineRows, Self::BaselineDigest, Self::BaselineColumn];
 }
 
 /// The process that runs it. A process id alone may be somebody else by now.

@@ -1,12 +1,14 @@
 //! What the outside must offer. Every implementation of a port passes one shared contract test. A port's errors are [`Stop`]s.
 //!
 //! [`Stop`]: crate::stop::Stop
+mod alerts;
 mod artifacts;
 mod credentials;
 mod engine;
 mod isolation;
 mod store;
 
+pub use alerts::{Alert, Alerts, Delivery, Outbox};
 pub use artifacts::{Artifact, Artifacts, Opened};
 pub use credentials::{Credentials, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
@@ -14,7 +16,7 @@ pub use isolation::{
     AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, FEED, InputFile, Isolation, Leftover, LineSink, Output,
     PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,
 };
-pub use store::{Alert, ChainLink, Quarantine, RunSummary, Store};
+pub use store::{ChainLink, DrillHistory, Pruned, Quarantine, RunSummary, Store};
 
 /// Work done, out of what there is to do where that can be known. Called often; must return at once.
 pub trait Progress: Send + Sync {

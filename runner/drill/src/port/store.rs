@@ -1,18 +1,22 @@
+use std::path::Path;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, RunId, Sha256Digest};
 use crate::ledger::{Event, Owner, RunStarted, Stamped};
+use crate::port::Outbox;
 use crate::stop::Stop;
 use crate::verdict::{Leftovers, Reason, Verdict};
 
-/// The durable memory: the ledger, the quarantine, the chain of evidence, alerts that wait to be sent.
+/// The durable memory: beside the alerts that wait to be sent, the ledger, the slots of schedules, the quarantine, the chain of evidence.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: Outbox {
     /// Made once with the store; names the chain of evidence.
     async fn id(&self) -> Result<String, Stop>;
 
-    /// Writes the run's first event, unless its drill has a run that has not ended: then [`Reason::AlreadyRunning`].
+    /// Writes the run's first event, unless its drill has a run that has not ended: then [`Reason::AlreadyRunning`]. A run that a
+    /// schedule triggered claims its slot with it, and is refused with [`Reason::AlreadyRunning`] where the slot was taken.
     async fn claim(&self, started: &RunStarted) -> Result<(), Stop>;
 
     /// Durable when it returns. Refuses an event that the ledger's fold calls illegal, and a run that another owner took over.
@@ -45,9 +49,21 @@ pub trait Store: Send + Sync {
     async fn extend_chain(&self, link: &ChainLink) -> Result<(), Stop>;
     async fn chain(&self) -> Result<Vec<ChainLink>, Stop>;
 
-    /// Into the outbox; whoever sends takes it from there.
-    async fn raise(&self, alert: &Alert) -> Result<(), Stop>;
-    async fn alerts(&self) -> Result<Vec<Alert>, Stop>;
+    /// Writes that a slot of a drill is not run, and why. False where the slot was claimed or skipped before.
+    async fn skip(&self, drill: &DrillName, scheduled_for: jiff::Timestamp, why: &str) -> Result<bool, Stop>;
+
+    /// What is known of each drill that ever had a run or a slot.
+    async fn histories(&self) -> Result<Vec<DrillHistory>, Stop>;
+
+    /// Forgets ended runs that owe nothing, in bounded portions: of each drill those older than `before` and those beyond the
+    /// newest `keep`. Its last success stays.
+    async fn prune(&self, before: Option<jiff::Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop>;
+
+    /// Reads all of it and says what is damaged.
+    async fn check(&self) -> Result<(), Stop>;
+
+    /// A consistent copy into a new file, while others go on writing.
+    async fn back_up(&self, to: &Path) -> Result<(), Stop>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,14 +104,19 @@ pub struct ChainLink {
     pub path: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Alert {
-    /// Stable, such as `artifact-refused`.
-    pub kind: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrillHistory {
     pub drill: DrillName,
-    pub run: RunId,
-    pub at: jiff::Timestamp,
-    pub message: String,
-    pub advice: Option<String>,
+    /// The newest slot of its schedule that was claimed or skipped.
+    pub last_slot: Option<jiff::Timestamp>,
+    pub last: Option<RunSummary>,
+    /// The last run that passed.
+    pub last_success: Option<RunSummary>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub runs: u64,
+    /// Whether there is more to forget.
+    pub more: bool,
 }

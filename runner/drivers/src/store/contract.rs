@@ -81,6 +81,7 @@ pub(super) fn started(drill: &str, minute: u8, pid: u32) -> RunStarted {
         fidelity: Fidelity::Production,
         objectives: Objectives::default(),
         evidence_directory: "/var/lib/muster/evidence".to_owned(),
+        trigger: drill::ledger::Trigger::Command,
     }
 }
 
@@ -285,15 +286,17 @@ async fn alerts_wait_in_order(world: &dyn World) {
     let store = world.open();
     let alert = |kind: &str| Alert {
         kind: kind.to_owned(),
-        drill: "orders".parse().unwrap(),
-        run: started("orders", 1, 1).run,
+        subject: "orders".to_owned(),
+        drill: Some("orders".parse().unwrap()),
+        run: Some(started("orders", 1, 1).run),
         at: started("orders", 1, 1).at,
         message: "refused".to_owned(),
         advice: Some("look".to_owned()),
+        details: serde_json::Value::Null,
     };
     store.raise(&alert("artifact-refused")).await.unwrap();
     store.raise(&alert("again")).await.unwrap();
-    assert_eq!(world.open().alerts().await.unwrap(), [alert("artifact-refused"), alert("again")]);
+    assert_eq!(world.open().open_alerts().await.unwrap(), [alert("artifact-refused"), alert("again")]);
 }
 
 async fn an_event_of_absurd_size_is_refused(world: &dyn World) {

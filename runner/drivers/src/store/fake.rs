@@ -1,11 +1,12 @@
 //! A store in memory that keeps the same rules, for tests of whoever writes to one: it fails or crashes where a test says.
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Quarantine, RunSummary, Store};
+use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use drill::verdict::Leftovers;
 use jiff::Timestamp;
@@ -296,12 +297,57 @@ impl Store for MemoryStore {
         self.read(|durable| durable.chain.clone()).await
     }
 
+    async fn skip(&self, _drill: &DrillName, _scheduled_for: Timestamp, _why: &str) -> Result<bool, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn prune(&self, _before: Option<Timestamp>, _keep: Option<u32>) -> Result<Pruned, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn check(&self) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn back_up(&self, _to: &Path) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
     async fn raise(&self, alert: &Alert) -> Result<(), Stop> {
         self.read(|durable| durable.alerts.push(alert.clone())).await
     }
 
-    async fn alerts(&self) -> Result<Vec<Alert>, Stop> {
+    async fn open_alerts(&self) -> Result<Vec<Alert>, Stop> {
         self.read(|durable| durable.alerts.clone()).await
+    }
+
+    async fn resolve(&self, _kind: &str, _subject: &str, _at: Timestamp) -> Result<bool, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn due(&self, _destination: &str, _now: Timestamp, _limit: u32) -> Result<Vec<Delivery>, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn delivered(&self, _delivery: &Delivery, _destination: &str, _at: Timestamp) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn undelivered(
+        &self,
+        _delivery: &Delivery,
+        _destination: &str,
+        _again: Option<Timestamp>,
+        _why: &str,
+    ) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
     }
 }
 

@@ -11,7 +11,7 @@ use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::{Leftovers, Verdict};
 
-use crate::cli::next;
+use crate::cli::advice;
 use crate::cli::style::{Mark, clean};
 
 /// Failures, warnings or databases of one check that are shown; the evidence has them all.
@@ -164,7 +164,7 @@ pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, eviden
         lines.push(Line::new(Mark::None, &summary.message));
     }
     let mut lead = "what to do: ";
-    for step in next::steps(state, summary) {
+    for step in advice::steps(state, summary) {
         lines.push(Line::after(lead, Mark::None, step));
         lead = "            ";
     }

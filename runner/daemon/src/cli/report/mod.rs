@@ -16,7 +16,7 @@ use drill::stop::{OrStop, Stop};
 use drill::verdict::{Leftovers, Reason};
 use drivers::store;
 
-use super::next;
+use super::advice;
 use super::style::{self, Style};
 use crate::state_dir;
 
@@ -97,7 +97,7 @@ impl Report {
         } else if state.leftovers() == Leftovers::Some {
             steps.push("`muster reap` removes what is left over, and says what stands in its way".to_owned());
         }
-        steps.extend(state.summary.iter().flat_map(|summary| next::steps(state, summary)));
+        steps.extend(state.summary.iter().flat_map(|summary| advice::steps(state, summary)));
         steps
     }
 }

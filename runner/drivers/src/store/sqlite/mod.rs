@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Quarantine, RunSummary, Store};
+use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -171,6 +171,29 @@ impl Store for SqliteStore {
         self.with("read", |inner| rows::chain(&inner.connection, "ASC")).await
     }
 
+    async fn skip(&self, _drill: &DrillName, _scheduled_for: Timestamp, _why: &str) -> Result<bool, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn prune(&self, _before: Option<Timestamp>, _keep: Option<u32>) -> Result<Pruned, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn check(&self) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn back_up(&self, _to: &Path) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
     async fn raise(&self, alert: &Alert) -> Result<(), Stop> {
         let alert = alert.clone();
         self.with("written", move |inner| {
@@ -178,8 +201,8 @@ impl Store for SqliteStore {
                 "INSERT INTO alerts (kind, drill, run, at, message, advice) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     alert.kind,
-                    alert.drill.as_str(),
-                    alert.run.as_str(),
+                    alert.drill.as_ref().map_or("", DrillName::as_str),
+                    alert.run.as_ref().map_or("", RunId::as_str),
                     nanoseconds(alert.at)?,
                     alert.message,
                     alert.advice
@@ -190,8 +213,30 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn alerts(&self) -> Result<Vec<Alert>, Stop> {
+    async fn open_alerts(&self) -> Result<Vec<Alert>, Stop> {
         self.with("read", |inner| rows::alerts(&inner.connection)).await
+    }
+
+    async fn resolve(&self, _kind: &str, _subject: &str, _at: Timestamp) -> Result<bool, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn due(&self, _destination: &str, _now: Timestamp, _limit: u32) -> Result<Vec<Delivery>, Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn delivered(&self, _delivery: &Delivery, _destination: &str, _at: Timestamp) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
+    }
+
+    async fn undelivered(
+        &self,
+        _delivery: &Delivery,
+        _destination: &str,
+        _again: Option<Timestamp>,
+        _why: &str,
+    ) -> Result<(), Stop> {
+        Err(Stop::internal("not built yet"))
     }
 }
 

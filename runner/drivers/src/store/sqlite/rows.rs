@@ -83,11 +83,13 @@ pub(super) fn alerts(connection: &Connection) -> Result<Vec<Alert>, Failure> {
     let rows = statement.query_map([], |row| {
         Ok(Alert {
             kind: row.get(0)?,
-            drill: text(row, 1)?,
-            run: text(row, 2)?,
+            subject: row.get(1)?,
+            drill: Some(text(row, 1)?),
+            run: Some(text(row, 2)?),
             at: time(row, 3)?,
             message: row.get(4)?,
             advice: row.get(5)?,
+            details: serde_json::Value::Null,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -1,0 +1,128 @@
+use std::sync::Arc;
+
+use drill::id::{DrillName, RunId};
+use drill::ledger::Stamped;
+use drill::phase::Phase;
+use drill::schedule::Slot;
+
+use crate::executor::{Observer, Update};
+
+/// What is heard of the daemon's work as it happens. Owned, so that it can be handed on.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    /// A run that goes on says something.
+    Run { drill: DrillName, run: RunId, update: RunUpdate },
+    /// A slot of a schedule was not run.
+    Skipped { drill: DrillName, slot: Slot, why: Skip },
+    /// A run was to begin and was not; nothing of it is in the ledger.
+    NotBegun { drill: DrillName, why: String },
+}
+
+#[derive(Debug, Clone)]
+pub enum RunUpdate {
+    /// The ledger has it.
+    Event(Arc<Stamped>),
+    Progress {
+        phase: Phase,
+        done: u64,
+        total: Option<u64>,
+        unit: String,
+    },
+    Check {
+        name: String,
+        database: String,
+        done: u64,
+        total: Option<u64>,
+        unit: String,
+    },
+}
+
+/// Why a slot was not run. Stable names: they are a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Skip {
+    /// The drill's own run went on.
+    Overlap,
+    Blackout,
+    /// muster was down, or the clock jumped, and the drill skips what it missed.
+    Missed,
+    /// It waited for a slot of concurrency until its start deadline.
+    StartDeadline,
+    Stopping,
+}
+
+impl Skip {
+    pub const ALL: [Self; 5] = [Self::Overlap, Self::Blackout, Self::Missed, Self::StartDeadline, Self::Stopping];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overlap => "overlap",
+            Self::Blackout => "blackout",
+            Self::Missed => "missed",
+            Self::StartDeadline => "start-deadline",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Told as things happen, from many tasks; must return at once.
+pub trait Listener: Send + Sync {
+    fn heard(&self, happening: &Happening);
+}
+
+/// Tells all of them.
+#[derive(Clone, Default)]
+pub struct Listeners(Arc<Vec<Arc<dyn Listener>>>);
+
+impl Listeners {
+    pub fn new(listeners: Vec<Arc<dyn Listener>>) -> Self {
+        Self(Arc::new(listeners))
+    }
+
+    /// What an executor tells of one run of `drill`.
+    pub fn observer(&self, drill: DrillName) -> Arc<dyn Observer> {
+        Arc::new(OfRun { listeners: self.clone(), drill, run: std::sync::OnceLock::new() })
+    }
+}
+
+impl Listener for Listeners {
+    fn heard(&self, happening: &Happening) {
+        for listener in self.0.iter() {
+            listener.heard(happening);
+        }
+    }
+}
+
+struct OfRun {
+    listeners: Listeners,
+    drill: DrillName,
+    /// Known with the run's first event.
+    run: std::sync::OnceLock<RunId>,
+}
+
+impl Observer for OfRun {
+    fn update(&self, update: Update<'_>) {
+        let update = match update {
+            Update::Event(stamped) => {
+                if let drill::ledger::Event::Started(started) = &stamped.event {
+                    // The first event of a run comes once.
+                    let _ = self.run.set(started.run.clone());
+                }
+                RunUpdate::Event(Arc::new(stamped.clone()))
+            }
+            Update::Progress { phase, done, total, unit } => {
+                RunUpdate::Progress { phase, done, total, unit: unit.to_owned() }
+            }
+            Update::Check { name, database, done, total, unit } => RunUpdate::Check {
+                name: name.to_owned(),
+                database: database.to_owned(),
+                done,
+                total,
+                unit: unit.to_owned(),
+            },
+            Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
+        };
+        if let Some(run) = self.run.get() {
+            self.listeners.heard(&Happening::Run { drill: self.drill.clone(), run: run.clone(), update });
+        }
+    }
+}

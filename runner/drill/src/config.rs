@@ -1,0 +1,152 @@
+//! A checked configuration of the daemon: every value is within its bounds and every default is filled in.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::id::Sha256Digest;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Directories of drill files; never empty. Absolute, as every path here.
+    pub drills: Vec<PathBuf>,
+    /// None: `$MUSTER_STATE_DIR`, or where muster keeps its state without one.
+    pub state_directory: Option<PathBuf>,
+    pub evidence: Evidence,
+    pub concurrency: Concurrency,
+    /// SHA-256 of the rendered isolation template that drills may use. None: recorded, never compared.
+    pub approved_template: Option<Sha256Digest>,
+    pub shutdown: Shutdown,
+    pub http: Http,
+    pub alerts: Alerts,
+    pub logs: Logs,
+    pub retention: Retention,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// None: `evidence` in the state directory.
+    pub directory: Option<PathBuf>,
+    /// What signs it. None: a key that muster makes on first use.
+    pub key: Option<SecretSource>,
+}
+
+/// Where a secret is: never in the configuration itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Its contents without the newline at its end.
+    File(PathBuf),
+    /// The name of an environment variable.
+    Env(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Runs at one time.
+    pub total: u32,
+    /// Runs of one backup at one time: drills whose source is the same place.
+    pub per_target: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long runs may go on after a stop was asked for; then they are cancelled and torn down.
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Loopback, or `tls` and `tokens` are there.
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    pub tokens: Vec<Token>,
+    /// What the command line talks to. None: `muster.sock` in the state directory.
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM; the leaf first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub name: String,
+    pub role: Role,
+    /// Of the token's text; the token itself is nowhere.
+    pub sha256: Sha256Digest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Starts and cancels runs, releases quarantined backups.
+    Operator,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Alerts {
+    pub webhooks: Vec<Webhook>,
+    pub alertmanagers: Vec<Alertmanager>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Unique among all destinations.
+    pub name: String,
+    pub url: String,
+    /// Signs each request with HMAC-SHA-256.
+    pub secret: SecretSource,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alertmanager {
+    /// Unique among all destinations.
+    pub name: String,
+    /// Its base, such as `http://127.0.0.1:9093`; alerts go to `/api/v2/alerts` beneath it.
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Logs {
+    pub format: LogFormat,
+    pub sink: LogSink,
+    pub level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LogSink {
+    #[default]
+    Stderr,
+    /// Appended to; opened anew at SIGHUP.
+    File(PathBuf),
+    /// A Unix datagram socket: one line a datagram.
+    Socket(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// Which old runs are forgotten: those beyond either bound. Never one that still owes something, nor a drill's last success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub age: Option<Duration>,
+    /// Runs kept of each drill.
+    pub runs: Option<u32>,
+}
