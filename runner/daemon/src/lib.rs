@@ -6,6 +6,7 @@ pub mod dispatcher;
 pub mod evidence;
 pub mod executor;
 pub mod owner;
+pub mod runner;
 #[cfg(test)]
 mod sample;
 pub mod state_dir;
