@@ -14,7 +14,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
 
-.PHONY: help setup plugins build demo test bench lint clean
+.PHONY: help setup plugins build demo test bench soak lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -33,6 +33,9 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@mkdir -p target
 	@cargo run --locked --quiet --package drivers --example schema_queries >target/schema-queries.sql
 	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
+
+soak: build ## a daemon under real drills and SIGKILLs for 20 minutes (SOAK_MINUTES=5 for less)
+	@MUSTER="$(abspath $(MUSTER))" scripts/soak
 
 # With the tests, whose features are the whole workspace's: nothing is built twice, whichever comes first.
 build: setup plugins ## the plugins, then muster, in target/debug
