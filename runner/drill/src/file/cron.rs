@@ -22,6 +22,12 @@ const DAY_OF_WEEK: Field = Field { what: "a day of the week", min: 0, max: 7, na
 
 /// Five fields, six with seconds first, or a word such as `@daily`.
 pub(super) fn check(text: &str) -> Result<(), Complaint> {
+    form(text)?;
+    // Whatever form allows and the calendar does not would be a drill that never runs.
+    crate::schedule::cron(text).map(drop).map_err(Complaint::new)
+}
+
+fn form(text: &str) -> Result<(), Complaint> {
     if text.len() > 512 {
         return Err(Complaint::new("a cron expression has at most 512 bytes"));
     }
@@ -73,10 +79,7 @@ impl Field {
         let (from, to) = range.split_once('-').map_or((range, None), |(from, to)| (from, Some(to)));
         let first = self.value(from)?;
         match to.map(|to| self.value(to)).transpose()? {
-            // Friday to Sunday may be written `5-0`; nothing else runs backwards.
-            Some(last) if last < first && !(self.max == 7 && last == 0) => {
-                Err(Complaint::new(format!("`{range}` runs backwards")))
-            }
+            Some(last) if last < first => Err(Complaint::new(format!("`{range}` runs backwards"))),
             _ => Ok(()),
         }
     }
@@ -161,7 +164,7 @@ mod tests {
             "0 0 29 2 *",
             "0 0 31 2,3 *",
             "0 0 30 2 1",
-            "0 0 * * 5-0",
+            "0 0 * * 5-7",
             "@daily",
         ] {
             assert_eq!(check(good), Ok(()), "{good}");
@@ -180,6 +183,7 @@ mod tests {
             ("0 0 * * 8", "`8` is not a day of the week (0 to 7)"),
             ("0 0 * * funday", "`funday` is not a day of the week (0 to 7)"),
             ("5-1 * * * *", "`5-1` runs backwards"),
+            ("0 0 * * 5-0", "`5-0` runs backwards"),
             ("*/0 * * * *", "`*/0` has a step that is not 1 to 59"),
             ("*/x * * * *", "`*/x` has a step that is not 1 to 59"),
             ("0 0 30 2 *", "day 30 of month 2 never comes"),
