@@ -174,6 +174,17 @@ pub enum Damage {
 impl Damage {
     pub const ALL: [Self; 6] =
         [Self::Byte, Self::Signature, Self::Truncated, Self::BaselineRows, Self::BaselineDigest, Self::BaselineColumn];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Byte => "byte",
+            Self::Signature => "signature",
+            Self::Truncated => "truncated",
+            Self::BaselineRows => "baseline-rows",
+            Self::BaselineDigest => "baseline-digest",
+            Self::BaselineColumn => "baseline-column",
+        }
+    }
 }
 
 /// The process that runs it. A process id alone may be somebody else by now.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, RunId, Sha256Digest};
-use crate::ledger::{Event, Owner, RunStarted, Stamped};
+use crate::ledger::{Event, Owner, RunStarted, Stamped, Trigger};
 use crate::port::Outbox;
 use crate::stop::Stop;
 use crate::verdict::{Leftovers, Reason, Verdict};
@@ -79,6 +79,7 @@ pub struct RunSummary {
     pub leftovers: Leftovers,
     pub recovery_time_milliseconds: Option<u64>,
     pub evidence: Option<String>,
+    pub trigger: Trigger,
 }
 
 /// A damaged copy: the same manifest at another place is another copy.

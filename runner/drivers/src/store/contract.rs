@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, PhaseOutcome, Resource, RunStarted, State, Summary};
+use drill::ledger::{Damage, Event, Owner, PhaseOutcome, Resource, RunStarted, State, Summary, Trigger};
 use drill::phase::Phase;
 use drill::port::{Alert, ChainLink, Quarantine, Store};
 use drill::proof::ReleaseProof;
@@ -58,6 +58,9 @@ contract!(
     a_quarantined_copy_stays_until_released,
     the_chain_has_no_gaps_and_no_forks,
     alerts_wait_in_order,
+    a_slot_is_run_or_skipped_once,
+    a_history_is_what_a_schedule_goes_on_from,
+    what_owes_something_and_the_last_success_are_not_forgotten,
     an_event_of_absurd_size_is_refused,
 );
 
@@ -307,4 +310,89 @@ async fn an_event_of_absurd_size_is_refused(world: &dyn World) {
     assert!(stop.message.contains("bytes"), "{stop}");
     store.append(&run.run, &Event::Connections { lines: vec!["x".to_owned()] }).await.unwrap();
     assert_eq!(store.events(&run.run).await.unwrap().len(), 2);
+}
+
+fn scheduled(drill: &str, minute: u8, slot: &str) -> RunStarted {
+    RunStarted { trigger: Trigger::Schedule { scheduled_for: slot.parse().unwrap() }, ..started(drill, minute, 10) }
+}
+
+const SLOT: &str = "2026-11-22T02:15:00Z";
+
+async fn pass(store: &dyn Store, run: &RunStarted) {
+    for event in [concluded(), evidence_written(run), Event::Ended { leftovers: Leftovers::None }] {
+        store.append(&run.run, &event).await.unwrap();
+    }
+}
+
+fn evidence_written(run: &RunStarted) -> Event {
+    Event::EvidenceWritten { path: format!("/evidence/{}", run.run), digest: Sha256Digest::of(b"e"), sequence: 1 }
+}
+
+async fn a_slot_is_run_or_skipped_once(world: &dyn World) {
+    let (store, at) = (world.open(), SLOT.parse().unwrap());
+    let first = scheduled("orders", 1, SLOT);
+    store.claim(&first).await.unwrap();
+    pass(store.as_ref(), &first).await;
+    let again = world.open();
+    let stop = again.claim(&scheduled("orders", 2, SLOT)).await.unwrap_err();
+    assert_eq!(stop.reason, Reason::AlreadyRunning);
+    assert!(stop.message.contains("02:15:00"), "{stop}");
+    assert_eq!(again.runs(None, 10).await.unwrap().len(), 1, "a refused claim leaves no run");
+    assert!(!again.skip(&first.drill, at, "missed").await.unwrap());
+    // Another drill's slot, and another schedule of the same drill, are others.
+    assert!(again.skip(&"stock".parse().unwrap(), at, "missed").await.unwrap());
+    assert!(again.claim(&scheduled("stock", 3, SLOT)).await.is_err());
+    let damage = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: Some(at) };
+    again.claim(&RunStarted { trigger: damage, ..started("orders", 4, 10) }).await.unwrap();
+}
+
+async fn a_history_is_what_a_schedule_goes_on_from(world: &dyn World) {
+    let store = world.open();
+    let passed = scheduled("orders", 1, SLOT);
+    store.claim(&passed).await.unwrap();
+    pass(store.as_ref(), &passed).await;
+    let later = started("orders", 2, 10);
+    store.claim(&later).await.unwrap();
+    store.append(&later.run, &Event::Ended { leftovers: Leftovers::None }).await.unwrap_err();
+    store.skip(&"stock".parse().unwrap(), SLOT.parse().unwrap(), "blackout").await.unwrap();
+    let test = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: None };
+    store.claim(&RunStarted { trigger: test, ..started("tested", 3, 10) }).await.unwrap();
+
+    let histories = world.open().histories().await.unwrap();
+    let names: Vec<_> = histories.iter().map(|history| history.drill.as_str()).collect();
+    assert_eq!(names, ["orders", "stock", "tested"]);
+    let [orders, stock, tested] = &histories[..] else { panic!("three drills") };
+    assert_eq!(orders.last_slot, Some(SLOT.parse().unwrap()));
+    assert_eq!(orders.last.as_ref().unwrap().run, later.run);
+    let success = orders.last_success.as_ref().unwrap();
+    assert_eq!((&success.run, &success.trigger), (&passed.run, &passed.trigger));
+    assert_eq!((stock.last_slot, &stock.last), (Some(SLOT.parse().unwrap()), &None));
+    assert_eq!((&tested.last, &tested.last_success), (&None, &None), "a self-test is no drill");
+}
+
+async fn what_owes_something_and_the_last_success_are_not_forgotten(world: &dyn World) {
+    let store = world.open();
+    let runs: Vec<_> = (1..=4).map(|minute| started("orders", minute, 10)).collect();
+    let owing = &runs[0];
+    store.claim(owing).await.unwrap();
+    store.append(&owing.run, &Event::Intended { resource: Resource::Storage }).await.unwrap();
+    for event in [
+        Event::ReleaseFailed { resource: Resource::Storage, stop: Stop::internal("busy") },
+        concluded(),
+        evidence_written(owing),
+        Event::Ended { leftovers: Leftovers::Some },
+    ] {
+        store.append(&owing.run, &event).await.unwrap();
+    }
+    for run in &runs[1..3] {
+        store.claim(run).await.unwrap();
+        pass(store.as_ref(), run).await;
+    }
+    store.claim(&runs[3]).await.unwrap();
+    let pruned = store.prune(Some("2100-01-01T00:00:00Z".parse().unwrap()), Some(0)).await.unwrap();
+    assert_eq!((pruned.runs, pruned.more), (1, false));
+    let left: Vec<_> = world.open().runs(None, 10).await.unwrap().into_iter().map(|run| run.run).collect();
+    assert_eq!(left, [runs[3].run.clone(), runs[2].run.clone(), runs[0].run.clone()]);
+    assert!(store.events(&runs[1].run).await.unwrap().is_empty());
+    assert_eq!(store.prune(None, None).await.unwrap().runs, 0, "without a bound nothing is forgotten");
 }

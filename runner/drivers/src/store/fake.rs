@@ -1,5 +1,5 @@
 //! A store in memory that keeps the same rules, for tests of whoever writes to one: it fails or crashes where a test says.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
 use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
-use drill::verdict::Leftovers;
+use drill::verdict::{Leftovers, Verdict};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -28,6 +28,8 @@ struct Durable {
     quarantine: Vec<Quarantine>,
     chain: Vec<ChainLink>,
     alerts: Vec<Alert>,
+    /// By drill, schedule and time: the run, or why it was skipped.
+    slots: BTreeMap<(DrillName, String, Timestamp), String>,
 }
 
 struct Run {
@@ -68,6 +70,7 @@ impl MemoryStore {
             quarantine: Vec::new(),
             chain: Vec::new(),
             alerts: Vec::new(),
+            slots: BTreeMap::new(),
         })))
     }
 
@@ -178,6 +181,13 @@ impl Store for MemoryStore {
             }
             if durable.runs.contains_key(&started.run) {
                 return Err(fold::run_exists(&started.run));
+            }
+            if let Some((schedule, at)) = fold::slot(&started.trigger) {
+                let key = (started.drill.clone(), schedule, at);
+                if durable.slots.contains_key(&key) {
+                    return Err(fold::slot_taken(&started.drill, at));
+                }
+                durable.slots.insert(key, started.run.to_string());
             }
             let (folded, stamped) = Folded::start(started, Timestamp::now());
             let run = Run { owner: started.owner.clone(), folded, events: vec![stamped] };
@@ -297,24 +307,73 @@ impl Store for MemoryStore {
         self.read(|durable| durable.chain.clone()).await
     }
 
-    async fn skip(&self, _drill: &DrillName, _scheduled_for: Timestamp, _why: &str) -> Result<bool, Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
+        let key = (drill.clone(), fold::DRILL.to_owned(), scheduled_for);
+        self.write(|durable, _| {
+            let new = !durable.slots.contains_key(&key);
+            durable.slots.entry(key).or_insert_with(|| why.to_owned());
+            Ok(new)
+        })
+        .await
     }
 
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
-        Err(Stop::internal("not built yet"))
+        self.read(|durable| {
+            let mut runs: Vec<_> = durable.runs.values().map(|run| run.folded.summary()).collect();
+            runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
+            let counts: Vec<_> = runs.iter().filter(|run| !fold::is_self_test(&run.trigger)).collect();
+            let names: BTreeSet<_> =
+                runs.iter().map(|run| &run.drill).chain(durable.slots.keys().map(|(drill, ..)| drill)).collect();
+            let history = |drill: &DrillName| DrillHistory {
+                drill: drill.clone(),
+                last_slot: durable
+                    .slots
+                    .keys()
+                    .filter(|(of, schedule, _)| of == drill && schedule == fold::DRILL)
+                    .map(|(.., at)| *at)
+                    .max(),
+                last: counts.iter().find(|run| run.drill == *drill).map(|run| (*run).clone()),
+                last_success: counts
+                    .iter()
+                    .find(|run| run.drill == *drill && run.verdict == Some(Verdict::Passed))
+                    .map(|run| (*run).clone()),
+            };
+            names.into_iter().map(history).collect()
+        })
+        .await
     }
 
-    async fn prune(&self, _before: Option<Timestamp>, _keep: Option<u32>) -> Result<Pruned, Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn prune(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop> {
+        self.write(|durable, _| {
+            let mut runs: Vec<_> = durable.runs.values().map(|run| run.folded.summary()).collect();
+            runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
+            let mut seen: HashMap<(DrillName, bool), u32> = HashMap::new();
+            let mut passed = BTreeSet::new();
+            let mut forgotten = 0;
+            for run in runs {
+                let self_test = fold::is_self_test(&run.trigger);
+                let place = seen.entry((run.drill.clone(), self_test)).or_default();
+                *place += 1;
+                let last_success =
+                    !self_test && run.verdict == Some(Verdict::Passed) && passed.insert(run.drill.clone());
+                let settled = run.ended.is_some() && run.leftovers == Leftovers::None;
+                let old = run.ended.zip(before).is_some_and(|(ended, before)| ended < before);
+                if settled && !last_success && (old || keep.is_some_and(|keep| *place > keep)) {
+                    durable.runs.remove(&run.run);
+                    forgotten += 1;
+                }
+            }
+            Ok(Pruned { runs: forgotten, more: false })
+        })
+        .await
     }
 
     async fn check(&self) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
+        Ok(())
     }
 
-    async fn back_up(&self, _to: &Path) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn back_up(&self, to: &Path) -> Result<(), Stop> {
+        Err(Stop::internal(format!("a store in memory has nothing to copy to {}", to.display())))
     }
 }
 

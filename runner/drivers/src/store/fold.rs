@@ -1,6 +1,6 @@
 //! The rules that every store keeps: what an event makes of a run, who may write one, and what a refusal says.
 use drill::id::{DrillName, RunId};
-use drill::ledger::{Event, IllegalEvent, Owner, RunStarted, Stamped, State};
+use drill::ledger::{Event, IllegalEvent, Owner, RunStarted, Stamped, State, Trigger};
 use drill::port::{ChainLink, RunSummary};
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -58,6 +58,7 @@ impl Folded {
             leftovers: self.state.leftovers(),
             recovery_time_milliseconds: summary.and_then(|summary| summary.recovery_time_milliseconds),
             evidence: self.state.evidence.as_ref().map(|(path, ..)| path.clone()),
+            trigger: self.state.started.trigger.clone(),
         }
     }
 
@@ -83,6 +84,27 @@ pub(super) fn check_size(run: &RunId, json: &str) -> Result<(), Stop> {
 pub(super) fn already_running(drill: &DrillName, run: &RunId, owner: &Owner) -> Stop {
     Stop::new(Reason::AlreadyRunning, format!("drill {drill} is running already: {run}, process {}", owner.pid))
         .advise("wait for it to end; where that process is gone, `muster reap` cleans up what it left")
+}
+
+/// The schedule of a drill itself, beside those of its self-tests.
+pub(super) const DRILL: &str = "drill";
+
+/// The schedule and the slot that a run claims.
+pub(super) fn slot(trigger: &Trigger) -> Option<(String, Timestamp)> {
+    match trigger {
+        Trigger::Schedule { scheduled_for } => Some((DRILL.to_owned(), *scheduled_for)),
+        Trigger::SelfTest { damage, scheduled_for: Some(at) } => Some((damage.as_str().to_owned(), *at)),
+        Trigger::SelfTest { scheduled_for: None, .. } | Trigger::Command | Trigger::Operator { .. } => None,
+    }
+}
+
+pub(super) fn is_self_test(trigger: &Trigger) -> bool {
+    matches!(trigger, Trigger::SelfTest { .. })
+}
+
+pub(super) fn slot_taken(drill: &DrillName, scheduled_for: Timestamp) -> Stop {
+    Stop::new(Reason::AlreadyRunning, format!("the slot {scheduled_for} of drill {drill} was run or skipped before"))
+        .advise("nothing needs to be done: a slot is run once")
 }
 
 pub(super) fn run_exists(run: &RunId) -> Stop {

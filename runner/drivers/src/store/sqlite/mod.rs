@@ -1,5 +1,6 @@
 //! SQLite: one file, `muster.db`, in the state directory. Write-ahead log, `synchronous=FULL`: what `append` returned from
 //! survives a power cut.
+mod history;
 mod open;
 mod rows;
 #[cfg(test)]
@@ -171,24 +172,26 @@ impl Store for SqliteStore {
         self.with("read", |inner| rows::chain(&inner.connection, "ASC")).await
     }
 
-    async fn skip(&self, _drill: &DrillName, _scheduled_for: Timestamp, _why: &str) -> Result<bool, Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
+        let (drill, why) = (drill.clone(), why.to_owned());
+        self.with("written", move |inner| history::skip(&inner.connection, &drill, scheduled_for, &why)).await
     }
 
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
-        Err(Stop::internal("not built yet"))
+        self.with("read", |inner| history::histories(&inner.connection)).await
     }
 
-    async fn prune(&self, _before: Option<Timestamp>, _keep: Option<u32>) -> Result<Pruned, Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn prune(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop> {
+        self.with("written", move |inner| history::prune(&mut inner.connection, before, keep)).await
     }
 
     async fn check(&self) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
+        self.with("checked", |inner| open::check(&inner.connection)).await
     }
 
-    async fn back_up(&self, _to: &Path) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
+    async fn back_up(&self, to: &Path) -> Result<(), Stop> {
+        let to = to.to_owned();
+        self.with("copied", move |inner| open::back_up(&inner.connection, &to)).await
     }
 }
 
@@ -259,9 +262,10 @@ impl Inner {
         }
         let (folded, stamped) = Folded::start(started, Timestamp::now());
         let (summary, owner) = (folded.summary(), &started.owner);
+        history::claim_slot(&transaction, started)?;
         transaction.execute(
-            "INSERT INTO runs (run, drill, owner_pid, owner_start_ticks, owner_boot_id, started, leftovers)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO runs (run, drill, owner_pid, owner_start_ticks, owner_boot_id, started, leftovers, trigger, is_self_test)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 started.run.as_str(),
                 started.drill.as_str(),
@@ -269,7 +273,9 @@ impl Inner {
                 int(owner.start_ticks)?,
                 owner.boot_id,
                 nanoseconds(started.at)?,
-                name_of(&summary.leftovers)?
+                name_of(&summary.leftovers)?,
+                json(&started.trigger)?,
+                fold::is_self_test(&started.trigger)
             ],
         )?;
         write_event(&transaction, &started.run, &stamped)?;

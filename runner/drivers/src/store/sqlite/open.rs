@@ -10,8 +10,12 @@ use refinery::{Migration, Runner};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::trouble::{Failure, stop};
+use crate::store::fold::DAMAGED_ADVICE;
 
-const MIGRATIONS: [(&str, &str); 1] = [("V1__initial", include_str!("migrations/V1__initial.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("V1__initial", include_str!("migrations/V1__initial.sql")),
+    ("V2__slots", include_str!("migrations/V2__slots.sql")),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -169,4 +173,41 @@ fn check_file(path: &Path) -> Result<(), Stop> {
         );
     }
     Ok(())
+}
+
+/// Reads every page, and every reference between tables.
+pub(super) fn check(connection: &Connection) -> Result<(), Failure> {
+    let damage: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if damage != "ok" {
+        return Err(Failure::Stop(Stop::internal(format!("the database is damaged: {damage}")).advise(DAMAGED_ADVICE)));
+    }
+    let lost: Option<String> = connection
+        .query_row("SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    match lost {
+        None => Ok(()),
+        Some(table) => Err(Failure::Stop(
+            Stop::internal(format!("a row of {table} belongs to a run that is not there")).advise(DAMAGED_ADVICE),
+        )),
+    }
+}
+
+/// One consistent copy, without the write-ahead log, readable by its owner alone and synced.
+pub(super) fn back_up(connection: &Connection, to: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        let advice = match error.kind() {
+            ErrorKind::AlreadyExists => "name a file that does not exist: a backup overwrites nothing",
+            _ => "name a file in a directory that this user may write to",
+        };
+        Failure::Stop(Stop::internal(format!("{} could not be made: {error}", to.display())).advise(advice))
+    };
+    // Made here, so that neither its mode nor what it replaces is up to SQLite; VACUUM INTO takes an empty file.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let copied = connection.execute("VACUUM INTO ?1", [to.to_str().unwrap_or_default()]).map_err(Failure::from);
+    let copied = copied.and_then(|_| file.sync_all().map_err(failed));
+    if copied.is_err() {
+        // An incomplete backup must not pass for one.
+        let _ = std::fs::remove_file(to);
+    }
+    copied
 }

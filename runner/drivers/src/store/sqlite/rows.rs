@@ -24,29 +24,34 @@ pub(super) fn events(connection: &Connection, run: &RunId) -> Result<Vec<Stamped
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) const SUMMARY: &str = "SELECT run, drill, started, ended, verdict, reason, leftovers, recovery_time_milliseconds, \
+    evidence, trigger FROM runs";
+
+/// A row of [`SUMMARY`].
+pub(super) fn summary(row: &Row<'_>) -> Result<RunSummary, Error> {
+    let trigger: String = row.get(9)?;
+    Ok(RunSummary {
+        run: text(row, 0)?,
+        drill: text(row, 1)?,
+        started: time(row, 2)?,
+        ended: optional_time(row, 3)?,
+        verdict: name(row, 4)?,
+        reason: name(row, 5)?,
+        leftovers: name(row, 6)?.ok_or_else(|| bad(6, "null"))?,
+        recovery_time_milliseconds: row.get::<_, Option<i64>>(7)?.map(|_| unsigned(row, 7)).transpose()?,
+        evidence: row.get(8)?,
+        trigger: serde_json::from_str(&trigger).map_err(|error| bad(9, error))?,
+    })
+}
+
 pub(super) fn runs(connection: &Connection, drill: Option<&str>, limit: u32) -> Result<Vec<RunSummary>, Failure> {
-    let columns =
-        "SELECT run, drill, started, ended, verdict, reason, leftovers, recovery_time_milliseconds, evidence FROM runs";
     let newest = "ORDER BY started DESC, run DESC LIMIT";
-    let read = |row: &Row<'_>| {
-        Ok(RunSummary {
-            run: text(row, 0)?,
-            drill: text(row, 1)?,
-            started: time(row, 2)?,
-            ended: row.get::<_, Option<i64>>(3)?.map(|_| time(row, 3)).transpose()?,
-            verdict: name(row, 4)?,
-            reason: name(row, 5)?,
-            leftovers: name(row, 6)?.ok_or_else(|| bad(6, "null"))?,
-            recovery_time_milliseconds: row.get::<_, Option<i64>>(7)?.map(|_| unsigned(row, 7)).transpose()?,
-            evidence: row.get(8)?,
-        })
-    };
     let found: Result<_, Error> = match drill {
         Some(drill) => connection
-            .prepare(&format!("{columns} WHERE drill = ?1 {newest} ?2"))?
-            .query_map(params![drill, limit], read)?
+            .prepare(&format!("{SUMMARY} WHERE drill = ?1 {newest} ?2"))?
+            .query_map(params![drill, limit], summary)?
             .collect(),
-        None => connection.prepare(&format!("{columns} {newest} ?1"))?.query_map([limit], read)?.collect(),
+        None => connection.prepare(&format!("{SUMMARY} {newest} ?1"))?.query_map([limit], summary)?.collect(),
     };
     Ok(found?)
 }
@@ -145,6 +150,10 @@ fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, Error> {
 fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Error> {
     let nanoseconds: i64 = row.get(column)?;
     Timestamp::from_nanosecond(nanoseconds.into()).map_err(|error| bad(column, error))
+}
+
+pub(super) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, Error> {
+    row.get::<_, Option<i64>>(column)?.map(|_| time(row, column)).transpose()
 }
 
 fn bad(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -129,7 +129,7 @@ fn a_newer_schema_is_left_alone() {
     drop(store);
     for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         let stop = place.refused(mode);
-        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 1"), "{stop}");
+        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 2"), "{stop}");
     }
 }
 
@@ -194,4 +194,51 @@ async fn a_torn_ledger_is_no_state() {
     assert!(next.take_over(&run.run, &run.owner, &crate::store::contract::owner(11)).await.unwrap());
     let stop = next.append(&run.run, &concluded()).await.unwrap_err();
     assert!(stop.message.contains("gap"), "{stop}");
+}
+
+#[tokio::test]
+async fn a_backup_is_a_whole_store_and_overwrites_nothing() {
+    let place = Place::new();
+    let (store, run) = (place.open(), started("orders", 1, 10));
+    store.claim(&run).await.unwrap();
+    store.check().await.unwrap();
+    let copy = place.0.path().join("copy.db");
+    store.back_up(&copy).await.unwrap();
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(SqliteStore::open(&copy, Mode::ReadWrite).unwrap().runs(None, 10).await.unwrap().len(), 1);
+    let stop = store.back_up(&copy).await.unwrap_err();
+    assert!(stop.message.contains("could not be made") && stop.advice.is_some(), "{stop}");
+}
+
+#[tokio::test]
+async fn a_check_finds_a_damaged_page() {
+    let place = Place::new();
+    let (store, run) = (place.open(), started("orders", 1, 10));
+    store.claim(&run).await.unwrap();
+    store.inner.lock().unwrap().connection.pragma_update(None, "foreign_keys", false).unwrap();
+    store.inner.lock().unwrap().connection.execute("DELETE FROM runs", []).unwrap();
+    let stop = store.check().await.unwrap_err();
+    assert!(stop.message.contains("events") && stop.advice.is_some(), "{stop}");
+}
+
+/// A daemon starts with a million runs behind it.
+#[test]
+fn what_is_known_of_a_drill_is_found_by_index() {
+    let place = Place::new();
+    let store = place.open();
+    let inner = store.inner.lock().unwrap();
+    let newest = "ORDER BY started DESC, run DESC LIMIT 1";
+    for (query, index) in [
+        (format!("SELECT run FROM runs WHERE drill = 'a' AND is_self_test = 0 {newest}"), "runs_that_count"),
+        (
+            format!("SELECT run FROM runs WHERE drill = 'a' AND is_self_test = 0 AND verdict = 'passed' {newest}"),
+            "runs_that_passed",
+        ),
+        ("SELECT min(drill) FROM runs WHERE drill > 'a'".to_owned(), "runs_of_a_drill"),
+        ("SELECT max(scheduled_for) FROM slots WHERE drill = 'a' AND schedule = 'drill'".to_owned(), "PRIMARY KEY"),
+    ] {
+        let plan: String =
+            inner.connection.query_row(&format!("EXPLAIN QUERY PLAN {query}"), [], |row| row.get(3)).unwrap();
+        assert!(plan.contains("SEARCH"), "{query}: {plan} (wanted {index})");
+    }
 }

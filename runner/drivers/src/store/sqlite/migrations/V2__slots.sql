@@ -1,0 +1,19 @@
+-- What became of the slots of schedules. A claim of a slot is one row, whoever claims.
+CREATE TABLE slots (
+    drill         TEXT    NOT NULL,
+    -- `drill`, or the damage of a self-test: each has a schedule of its own.
+    schedule      TEXT    NOT NULL,
+    scheduled_for INTEGER NOT NULL,
+    run           TEXT,
+    skipped       TEXT,
+    PRIMARY KEY (drill, schedule, scheduled_for),
+    CHECK ((run IS NULL) <> (skipped IS NULL))
+) STRICT, WITHOUT ROWID;
+
+-- Why a run began, as JSON. What older rows do not say was started by a command.
+ALTER TABLE runs ADD COLUMN trigger TEXT NOT NULL DEFAULT '{"kind":"command"}';
+-- Self-tests say nothing of when a drill last ran or passed.
+ALTER TABLE runs ADD COLUMN is_self_test INTEGER NOT NULL DEFAULT 0;
+
+CREATE INDEX runs_that_count ON runs (drill, started DESC, run DESC) WHERE is_self_test = 0;
+CREATE INDEX runs_that_passed ON runs (drill, started DESC, run DESC) WHERE is_self_test = 0 AND verdict = 'passed';
