@@ -1,5 +1,6 @@
 //! The daemon and the command line. `main.rs` only calls [`cli::main`].
 pub mod agent;
+pub mod alarms;
 pub mod book;
 pub mod cli;
 pub mod dispatcher;

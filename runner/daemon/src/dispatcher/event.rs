@@ -6,7 +6,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::view::View;
 use crate::book::Book;
-use crate::executor::Ended;
 
 /// Everything that can happen to the dispatcher.
 pub enum Event {
@@ -19,11 +18,6 @@ pub enum Event {
     RunBegun {
         drill: DrillName,
         run: RunId,
-    },
-    /// A run has ended, or was not begun.
-    RunEnded {
-        drill: DrillName,
-        result: Box<Result<Ended, Stop>>,
     },
     /// The first time: no new runs, and those that go on have their grace. From the second time on nobody waits.
     Stop,
@@ -39,10 +33,10 @@ pub enum Request {
 pub enum StartError {
     #[error("there is no drill `{0}`")]
     NoSuchDrill(DrillName),
-    #[error("drill {drill} is running already as {run}")]
-    Running { drill: DrillName, run: RunId },
-    #[error("all {0} slots for runs are taken")]
-    NoSlot(u32),
+    #[error("drill {drill} is running already{}", run.as_ref().map(|run| format!(" as {run}")).unwrap_or_default())]
+    Running { drill: DrillName, run: Option<RunId> },
+    #[error("as many runs as may go on at one time do so already")]
+    NoSlot,
     #[error("muster is stopping")]
     Stopping,
     #[error("{0}")]
@@ -65,6 +59,15 @@ pub struct Handle {
 }
 
 impl Handle {
+    pub fn new(events: mpsc::Sender<Event>, view: watch::Receiver<Arc<View>>) -> Self {
+        Self { events, view }
+    }
+
+    /// Hands over what only the daemon itself may say. A dispatcher that is gone needs to hear nothing.
+    pub async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+
     /// The newest.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())

@@ -13,7 +13,13 @@ pub enum Happening {
     /// A run that goes on says something.
     Run { drill: DrillName, run: RunId, update: RunUpdate },
     /// A slot of a schedule was not run.
-    Skipped { drill: DrillName, slot: Slot, why: Skip },
+    Skipped {
+        drill: DrillName,
+        /// The newest of them.
+        slot: Slot,
+        why: Skip,
+        count: u64,
+    },
     /// A run was to begin and was not; nothing of it is in the ledger.
     NotBegun { drill: DrillName, why: String },
 }

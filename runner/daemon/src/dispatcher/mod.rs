@@ -4,10 +4,13 @@
 //! Whoever wants something of it holds a [`Handle`]. Whoever wants to hear of things as they happen is a [`Listener`].
 mod event;
 mod happening;
+mod run;
+mod state;
 mod view;
 
 pub use event::{CancelError, Event, Handle, Request, StartError};
 pub use happening::{Happening, Listener, Listeners, RunUpdate, Skip};
+pub use run::{Dispatcher, Setup};
 pub use view::{DrillView, FileView, Running, View};
 
 use std::path::PathBuf;

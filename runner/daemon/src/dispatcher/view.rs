@@ -17,11 +17,13 @@ pub struct View {
     pub ticked: Option<Timestamp>,
     /// No new runs begin.
     pub stopping: bool,
-    pub drills: BTreeMap<DrillName, Arc<DrillView>>,
+    pub drills: Arc<BTreeMap<DrillName, Arc<DrillView>>>,
     /// Drill files that could not be used as they are, with what is used instead.
-    pub files: Vec<FileView>,
+    pub files: Arc<Vec<FileView>>,
     /// Runs that may go on at one time.
     pub slots: u32,
+    /// The scheduler's bell fell silent, and the dispatcher rings for itself.
+    pub stalled: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +45,8 @@ pub struct DrillView {
 
 #[derive(Debug, Clone)]
 pub struct Running {
-    pub run: RunId,
+    /// None until it is in the ledger.
+    pub run: Option<RunId>,
     pub since: Timestamp,
     pub trigger: Trigger,
     /// Somebody asked for its end.

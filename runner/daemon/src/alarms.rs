@@ -1,0 +1,160 @@
+//! What people must be told, as it happens: each alarm opens an alert in the outbox, or closes it when things are right again.
+//! Who sends them is another's work.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use drill::id::{DrillName, RunId};
+use drill::port::{Alert, Outbox};
+use drill::stop::Stop;
+use drill::verdict::{Leftovers, Reason, Verdict};
+use jiff::Timestamp;
+
+use crate::dispatcher::FileView;
+use crate::executor::Ended;
+
+/// Every kind of alert, and what it means.
+pub mod kind {
+    /// A backup is not what was signed; it is in quarantine.
+    pub const ARTIFACT_REFUSED: &str = "artifact-refused";
+    /// The last run of a drill failed.
+    pub const DRILL_FAILED: &str = "drill-failed";
+    /// The last run of a drill could not tell.
+    pub const DRILL_INCONCLUSIVE: &str = "drill-inconclusive";
+    /// A run that was due could not begin.
+    pub const RUN_NOT_BEGUN: &str = "run-not-begun";
+    /// A run could not remove all that it made.
+    pub const LEFTOVERS: &str = "leftovers";
+    /// A drill file cannot be used as it is.
+    pub const DRILL_FILE_BAD: &str = "drill-file-bad";
+    /// The scheduler's bell stopped; the dispatcher rings for itself.
+    pub const SCHEDULE_STALLED: &str = "schedule-stalled";
+}
+
+/// Opens and closes alerts. Cheap to clone.
+#[derive(Clone)]
+pub struct Alarms {
+    outbox: Arc<dyn Outbox>,
+    /// What is known to be open, so that a quiet tick writes nothing.
+    stalled: Arc<AtomicBool>,
+}
+
+impl Alarms {
+    pub fn new(outbox: Arc<dyn Outbox>) -> Self {
+        // Open until it is seen to ring: what an earlier process raised is closed by the first look.
+        Self { outbox, stalled: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// A store that takes no alert is said in the log, which may be the only place that is left.
+    pub async fn raise(&self, alert: Alert) {
+        tracing::error!(kind = alert.kind, subject = alert.subject, message = alert.message, "alert");
+        if let Err(stop) = self.outbox.raise(&alert).await {
+            tracing::error!(kind = alert.kind, subject = alert.subject, %stop, "an alert could not be written down");
+        }
+    }
+
+    pub async fn resolve(&self, kind: &str, subject: &str) {
+        match self.outbox.resolve(kind, subject, Timestamp::now()).await {
+            Ok(true) => tracing::info!(kind, subject, "resolved"),
+            Ok(false) => {}
+            Err(stop) => tracing::error!(kind, subject, %stop, "an alert could not be resolved"),
+        }
+    }
+
+    pub(crate) async fn stalled(&self, now: bool) {
+        if self.stalled.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        if now {
+            let message = "the scheduler's bell fell silent; the dispatcher rings for itself every few seconds";
+            let advice = "drills go on, up to five seconds late; restart muster when none is running";
+            self.raise(alert(kind::SCHEDULE_STALLED, "scheduler", None, None, message, Some(advice))).await;
+        } else {
+            self.resolve(kind::SCHEDULE_STALLED, "scheduler").await;
+        }
+    }
+
+    /// By what changed between two books.
+    pub(crate) async fn drill_files(&self, before: &[FileView], now: &[FileView]) {
+        for file in now.iter().filter(|file| !before.contains(file)) {
+            let path = file.path.display().to_string();
+            let advice = match &file.keeps {
+                Some(drill) => format!("mend the file; until then {drill} goes on as it was read last"),
+                None => "mend the file; until then it drills nothing".to_owned(),
+            };
+            self.raise(alert(kind::DRILL_FILE_BAD, &path, file.keeps.clone(), None, &file.problem, Some(&advice)))
+                .await;
+        }
+        for file in before.iter().filter(|file| !now.iter().any(|bad| bad.path == file.path)) {
+            self.resolve(kind::DRILL_FILE_BAD, &file.path.display().to_string()).await;
+        }
+    }
+
+    /// What the end of a run means for the alerts of its drill.
+    pub(crate) async fn run_ended(&self, drill: &DrillName, result: &Result<Ended, Stop>) {
+        let subject = drill.as_str();
+        let ended = match result {
+            Ok(ended) => ended,
+            Err(stop) if stop.reason == Reason::AlreadyRunning => return,
+            Err(stop) => {
+                self.raise(alert(
+                    kind::RUN_NOT_BEGUN,
+                    subject,
+                    Some(drill.clone()),
+                    None,
+                    &stop.message,
+                    stop.advice.as_deref(),
+                ))
+                .await;
+                return;
+            }
+        };
+        self.resolve(kind::RUN_NOT_BEGUN, subject).await;
+        let (run, summary) = (ended.state.started.run.clone(), &ended.summary);
+        let of_run = |kind| {
+            alert(kind, subject, Some(drill.clone()), Some(run.clone()), &summary.message, summary.advice.as_deref())
+        };
+        match summary.verdict {
+            Verdict::Passed => {
+                self.resolve(kind::DRILL_FAILED, subject).await;
+                self.resolve(kind::DRILL_INCONCLUSIVE, subject).await;
+                self.resolve(kind::ARTIFACT_REFUSED, subject).await;
+            }
+            Verdict::Failed => {
+                self.raise(of_run(kind::DRILL_FAILED)).await;
+                self.resolve(kind::DRILL_INCONCLUSIVE, subject).await;
+            }
+            Verdict::Inconclusive => self.raise(of_run(kind::DRILL_INCONCLUSIVE)).await,
+        }
+        if ended.leftovers == Leftovers::Some {
+            self.leftovers(drill, &run).await;
+        }
+    }
+
+    pub async fn leftovers(&self, drill: &DrillName, run: &RunId) {
+        let message = format!("{run} could not remove all that it made");
+        let advice = format!("muster tries again; `muster report {run}` says what is left and why");
+        let raised =
+            alert(kind::LEFTOVERS, run.as_str(), Some(drill.clone()), Some(run.clone()), &message, Some(&advice));
+        self.raise(raised).await;
+    }
+}
+
+fn alert(
+    kind: &str,
+    subject: &str,
+    drill: Option<DrillName>,
+    run: Option<RunId>,
+    message: &str,
+    advice: Option<&str>,
+) -> Alert {
+    Alert {
+        kind: kind.to_owned(),
+        subject: subject.to_owned(),
+        drill,
+        run,
+        at: Timestamp::now(),
+        message: message.to_owned(),
+        advice: advice.map(str::to_owned),
+        details: serde_json::json!({}),
+    }
+}
