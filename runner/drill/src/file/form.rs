@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use super::problem::{Place, Problem, Problems};
 use super::rule::{Complaint, TextRule, nearest, quote, suggest};
-use super::shape::{Choice, DRILL, Form, Key, Need, Shape};
+use super::shape::{Choice, Form, Key, Need, Shape};
 use super::tree::{self, Node, Value};
 use crate::unit;
 
 /// Adds everything that is wrong with the form of `root`.
 pub(super) fn check(root: &Node, shape: &'static Shape, problems: &mut Problems) {
     let name = "the file";
-    Walker { problems }.object(&Subject { name, quoted: name.to_owned(), place: root.place }, root, shape);
+    Walker { root: shape, problems }.object(&Subject { name, quoted: name.to_owned(), place: root.place }, root, shape);
 }
 
 struct Walker<'a> {
+    root: &'static Shape,
     problems: &'a mut Problems,
 }
 
@@ -60,7 +61,7 @@ impl Walker<'_> {
             match shape.keys.iter().find(|known| known.name == key.name) {
                 None => {
                     let problem = Problem::at(key.place, format!("unknown key `{}`", key.name));
-                    self.problems.push(problem.hint(unknown(&key.name, &names)));
+                    self.problems.push(problem.hint(unknown(self.root, &key.name, &names)));
                 }
                 Some(Key { need: Need::NotYet, .. }) => {
                     let message = format!("`{}` is not offered by this version of muster", key.name);
@@ -284,12 +285,12 @@ fn example(form: &Form) -> String {
 }
 
 /// What to do about a key that is not known where it stands.
-fn unknown(name: &str, known_here: &[&str]) -> String {
+fn unknown(root: &'static Shape, name: &str, known_here: &[&str]) -> String {
     if name == "<<" {
         return "YAML 1.2 has no merge keys; use an alias for a whole value".to_owned();
     }
     let mut homes = Vec::new();
-    find_homes(name, &DRILL, "", &mut homes);
+    find_homes(name, root, "", &mut homes);
     match homes.as_slice() {
         [home] => format!("it belongs under {home}"),
         _ => suggest(name, known_here),

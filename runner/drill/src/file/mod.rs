@@ -4,6 +4,7 @@
 //! (`shape`, by `form`), which is also the JSON Schema (`schema`); then values are read, defaults filled in, and combinations
 //! refused (`check`). [`render`] draws the problems for a person.
 mod check;
+mod config;
 mod cron;
 mod form;
 mod problem;
@@ -12,6 +13,7 @@ mod schema;
 mod shape;
 mod tree;
 
+pub use config::{config_schema, parse_config};
 pub use problem::{Place, Problem, Problems, render};
 pub use rule::is_reserved_setting;
 pub use schema::json_schema;

@@ -5,10 +5,14 @@ use super::shape::{Choice, DRILL, Form, Key, Need, Shape};
 
 /// Draft 2020-12, for editors and other people's checks. It says what form can say; [`super::parse`] says the rest.
 pub fn json_schema() -> Value {
-    let mut schema = object(&DRILL);
+    of(&DRILL, "muster drill", "What a disaster-recovery drill restores, where, and what must be true of it.")
+}
+
+pub(super) fn of(shape: &Shape, title: &str, description: &str) -> Value {
+    let mut schema = object(shape);
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
-    schema["title"] = "muster drill".into();
-    schema["description"] = "What a disaster-recovery drill restores, where, and what must be true of it.".into();
+    schema["title"] = title.into();
+    schema["description"] = description.into();
     schema
 }
 

@@ -73,11 +73,11 @@ pub(super) struct IfEmpty {
     pub(super) hint: &'static str,
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_hours(24);
-const WEEK: Duration = Duration::from_hours(7 * 24);
-const DECADE: Duration = Duration::from_hours(3_653 * 24);
-const MIB: u64 = 1 << 20;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_hours(24);
+pub(super) const WEEK: Duration = Duration::from_hours(7 * 24);
+pub(super) const DECADE: Duration = Duration::from_hours(3_653 * 24);
+pub(super) const MIB: u64 = 1 << 20;
 /// What a signed 64-bit number of bytes can say.
 const LARGEST: u64 = i64::MAX.unsigned_abs();
 
@@ -384,15 +384,15 @@ static DEADLINES: Shape = Shape {
 static SELF_TEST: Shape =
     Shape { choice: Choice::Any, keys: &[required("schedule", Form::Object(&SCHEDULE), "When the self-test runs.")] };
 
-const fn required(name: &'static str, form: Form, about: &'static str) -> Key {
+pub(super) const fn required(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Required, about }
 }
 
-const fn usual(name: &'static str, form: Form, about: &'static str) -> Key {
+pub(super) const fn usual(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Usual, about }
 }
 
-const fn optional(name: &'static str, form: Form, about: &'static str) -> Key {
+pub(super) const fn optional(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Optional, about }
 }
 
@@ -400,6 +400,6 @@ const fn not_yet(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::NotYet, about }
 }
 
-const fn duration(min: Duration, max: Duration) -> Form {
+pub(super) const fn duration(min: Duration, max: Duration) -> Form {
     Form::Duration { min, max }
 }
