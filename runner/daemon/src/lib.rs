@@ -10,5 +10,6 @@ pub mod owner;
 pub mod runner;
 #[cfg(test)]
 mod sample;
+pub mod serve;
 pub mod state_dir;
 pub mod wiring;

@@ -8,9 +8,13 @@ use drill::stop::Stop;
 /// `$MUSTER_STATE_DIR`, else `/var/lib/muster` for root and `$XDG_STATE_HOME/muster` for others. Made where it is not there
 /// (0711: the user that a sandbox runs as must get through to its own run), and refused where others may write to it.
 pub fn resolve() -> Result<PathBuf, Stop> {
-    let directory = find()?;
-    make(&directory)?;
-    Ok(directory)
+    make(&find()?)
+}
+
+/// One that a configuration names, made and looked at in the same way.
+pub fn make(directory: &Path) -> Result<PathBuf, Stop> {
+    see_to(directory)?;
+    Ok(directory.to_owned())
 }
 
 /// The same, for whoever only looks: nothing is made.
@@ -37,7 +41,7 @@ fn choose(variable: impl Fn(&str) -> Option<PathBuf>, is_root: bool) -> Result<P
     })
 }
 
-fn make(directory: &Path) -> Result<(), Stop> {
+fn see_to(directory: &Path) -> Result<(), Stop> {
     let refuse = |what: String, advice: String| Err(Stop::internal(what).advise(advice));
     let shown = directory.display();
     let found = if let Ok(found) = directory.metadata() {
@@ -103,12 +107,12 @@ mod tests {
     fn it_is_made_with_a_way_through_and_refused_where_others_write() {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("a/b");
-        make(&directory).unwrap();
-        make(&directory).unwrap();
+        see_to(&directory).unwrap();
+        see_to(&directory).unwrap();
         assert_eq!(directory.metadata().unwrap().mode() & 0o7777, 0o711);
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
-        assert!(make(&directory).unwrap_err().advice.unwrap().contains("chmod 711"));
+        assert!(see_to(&directory).unwrap_err().advice.unwrap().contains("chmod 711"));
         std::fs::write(place.path().join("file"), "").unwrap();
-        assert!(make(&place.path().join("file")).unwrap_err().message.contains("not a directory"));
+        assert!(see_to(&place.path().join("file")).unwrap_err().message.contains("not a directory"));
     }
 }

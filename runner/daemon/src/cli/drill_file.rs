@@ -60,7 +60,7 @@ impl LoadError {
 }
 
 /// Everything but excerpts of the file, where columns have a meaning.
-fn wrapped(text: &str, style: Style) -> String {
+pub(super) fn wrapped(text: &str, style: Style) -> String {
     let mut wrapped = String::new();
     for line in text.lines() {
         let words = line.trim_start();

@@ -16,6 +16,7 @@ pub mod report;
 pub mod run;
 pub mod runs;
 pub mod schema;
+mod serve;
 pub mod style;
 pub mod verify;
 
@@ -52,6 +53,7 @@ enum Command {
     Schema(schema::Args),
     Completions(completions::Args),
     Reap(reap::Args),
+    Serve(serve::Args),
 }
 
 /// The whole program.
@@ -107,6 +109,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Reap(args) => reap::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
     }
 }
 

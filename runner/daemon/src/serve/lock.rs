@@ -13,7 +13,8 @@ pub(super) struct Lock(#[expect(dead_code, reason = "the lock goes with the file
 pub(super) fn take(state_directory: &Path) -> Result<Lock, Stop> {
     let path = state_directory.join("daemon.lock");
     let tried = format!("locking {}", path.display());
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).or_stop(Reason::Internal, &tried)?;
+    let file =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).or_stop(Reason::Internal, &tried)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -2,6 +2,7 @@
 //! listens and nothing is sent.
 use std::time::Duration;
 
+use drill::stop::Stop;
 use jiff::{SignedDuration, Timestamp};
 use sd_notify::NotifyState;
 
@@ -20,7 +21,7 @@ pub(super) fn stopping() {
 }
 
 /// Tells the service manager that muster lives for as long as the dispatcher does. Never ends.
-pub(super) async fn watchdog(dispatcher: Handle) {
+pub(super) async fn watchdog(dispatcher: Handle) -> Result<(), Stop> {
     let Some(patience) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     let mut bell = tokio::time::interval((patience / 3).max(Duration::from_millis(100)));
     loop {

@@ -1,0 +1,103 @@
+//! `muster serve`: puts the daemon together from its parts, and takes it apart again. Every task is owned here; one that ends
+//! before it should ends the daemon, and the service manager starts it anew.
+mod lock;
+mod manager;
+mod tasks;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drill::config::Config;
+use drill::ledger::Owner;
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use rustix::fs::Access;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::tasks::Tasks;
+use crate::alarms::Alarms;
+use crate::book::Keeper;
+use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
+use crate::executor::{Silent, recover};
+use crate::owner::{self, ThisProcess};
+use crate::runner::DrillRunner;
+use crate::{state_dir, wiring};
+
+/// Runs until a signal stops it. Everything that was begun has ended when it returns.
+pub async fn serve(config: Config) -> Result<(), Stop> {
+    let state_directory = match &config.state_directory {
+        Some(directory) => state_dir::make(directory)?,
+        None => state_dir::resolve()?,
+    };
+    let _lock = lock::take(&state_directory)?;
+    let me = ThisProcess::register(&state_directory)?;
+    let evidence_directory = evidence_directory(&config, &state_directory)?;
+    let ports = wiring::local(&state_directory)?;
+    // What killed runs left goes first: their drills could not begin, and what they hold may be needed.
+    settle(&ports, &me.owner, &state_directory).await?;
+
+    let keeper = Keeper::new(config.drills.clone()).await?;
+    let drills = keeper.book().drills.len();
+    let alarms = Alarms::new(ports.store.clone());
+    alarms.drill_files(&[], &keeper.book().problems).await;
+    let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
+    let setup = Setup {
+        concurrency: config.concurrency,
+        grace: config.shutdown.grace,
+        store: Arc::clone(&ports.store),
+        runner: Arc::new(runner),
+        listeners: Listeners::default(),
+        alarms,
+    };
+    let (dispatcher, handle) = Dispatcher::new(setup, keeper.book()).await?;
+
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    tasks.spawn("dispatcher", dispatcher.run());
+    tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
+    tasks.spawn_until_stop("signals", signals(handle.clone())?);
+    tasks.spawn_until_stop("watchdog", manager::watchdog(handle.clone()));
+    manager::ready(drills);
+    tracing::info!(drills, state = %state_directory.display(), "muster serves");
+    let ended = tasks.end("dispatcher").await;
+    manager::stopping();
+    ended
+}
+
+/// Found out before anything is begun: a drill without evidence would prove nothing.
+fn evidence_directory(config: &Config, state_directory: &Path) -> Result<PathBuf, Stop> {
+    let directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
+    let tried = || format!("evidence cannot be written to {}", directory.display());
+    std::fs::create_dir_all(&directory).or_stop(Reason::Internal, tried())?;
+    rustix::fs::access(&directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())?;
+    Ok(directory)
+}
+
+async fn settle(ports: &crate::executor::Ports, me: &Owner, state_directory: &Path) -> Result<(), Stop> {
+    let alive = |owner: &Owner| owner::is_alive(state_directory, owner);
+    let recovered = recover(ports, Arc::new(Silent), me, alive).await?;
+    for (run, leftovers) in &recovered.settled {
+        tracing::warn!(run = run.as_str(), ?leftovers, "a run had been cut off; what it left was removed");
+    }
+    for (run, stop) in &recovered.troubles {
+        tracing::error!(run = run.as_str(), %stop, "a run could not be settled");
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT stop the daemon; each further one waits less. Never ends.
+fn signals(dispatcher: Handle) -> Result<impl Future<Output = Result<(), Stop>>, Stop> {
+    let mut interrupt = signal(SignalKind::interrupt()).or_stop(Reason::Internal, "listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).or_stop(Reason::Internal, "listening for SIGTERM")?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            manager::stopping();
+            dispatcher.tell(Event::Stop).await;
+        }
+    })
+}
