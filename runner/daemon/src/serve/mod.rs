@@ -60,7 +60,11 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     tasks.spawn_until_stop("watchdog", manager::watchdog(handle.clone()));
     manager::ready(drills);
     tracing::info!(drills, state = %state_directory.display(), "muster serves");
-    let ended = tasks.end("dispatcher").await;
+    let wind_down = async {
+        handle.tell(Event::Stop).await;
+        handle.tell(Event::Stop).await;
+    };
+    let ended = tasks.end("dispatcher", wind_down).await;
     manager::stopping();
     ended
 }

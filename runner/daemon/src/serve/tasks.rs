@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long tasks may take to end after they were told to.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long runs that are cancelled may take for their teardown.
+const WIND_DOWN: Duration = Duration::from_mins(6);
 
 pub(super) struct Tasks {
     set: JoinSet<Result<(), Stop>>,
@@ -37,21 +39,33 @@ impl Tasks {
         self.spawn(name, async move { stop.run_until_cancelled(task).await.unwrap_or(Ok(())) });
     }
 
-    /// Waits until `main` ends, then ends the others. Any other that ends first ends the daemon, as its fault.
-    pub(super) async fn end(mut self, main: &str) -> Result<(), Stop> {
-        let first = match self.set.join_next_with_id().await {
-            Some(joined) => self.outcome(joined),
-            None => return Ok(()),
-        };
+    /// Waits until `main` ends, then ends the others. Any other that ends first ends the daemon, as its fault: `wind_down` tells
+    /// `main` to come to an end, which it gets time for.
+    pub(super) async fn end(mut self, main: &str, wind_down: impl Future<Output = ()>) -> Result<(), Stop> {
+        let Some(first) = self.next().await else { return Ok(()) };
         let result = match first {
             (name, Ok(())) if name == main => Ok(()),
             (name, Ok(())) => Err(Stop::internal(format!("muster's task `{name}` ended by itself"))),
             (name, Err(stop)) => Err(Stop { message: format!("{name}: {}", stop.message), ..stop }),
         };
+        if self.names.values().any(|name| *name == main) {
+            tracing::error!("muster ends because one of its tasks did; runs are cancelled and torn down");
+            wind_down.await;
+            let ended = tokio::time::timeout(WIND_DOWN, async {
+                while let Some((name, _)) = self.next().await {
+                    if name == main {
+                        break;
+                    }
+                }
+            });
+            if ended.await.is_err() {
+                tracing::error!("runs did not end in time; the next start recovers them");
+            }
+        }
         self.stop.cancel();
         let rest = async {
-            while let Some(joined) = self.set.join_next_with_id().await {
-                if let (name, Err(stop)) = self.outcome(joined) {
+            while let Some((name, result)) = self.next().await {
+                if let Err(stop) = result {
                     tracing::error!(task = name, %stop, "a task ended badly");
                 }
             }
@@ -62,6 +76,11 @@ impl Tasks {
             self.set.abort_all();
         }
         result
+    }
+
+    async fn next(&mut self) -> Option<(&'static str, Result<(), Stop>)> {
+        let joined = self.set.join_next_with_id().await?;
+        Some(self.outcome(joined))
     }
 
     fn outcome(&mut self, joined: Result<(Id, Result<(), Stop>), JoinError>) -> (&'static str, Result<(), Stop>) {
@@ -83,20 +102,41 @@ mod tests {
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("main", async { Ok(()) });
         tasks.spawn_until_stop("other", std::future::pending());
-        assert_eq!(tasks.end("main").await, Ok(()));
+        assert_eq!(tasks.end("main", async {}).await, Ok(()));
         assert!(stop.is_cancelled());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_by_itself_is_named() {
         let mut tasks = Tasks::new(CancellationToken::new());
-        tasks.spawn_until_stop("main", std::future::pending());
+        let (told, telling) = (CancellationToken::new(), CancellationToken::new());
+        let (heard, ended) = (told.clone(), telling.clone());
+        tasks.spawn("main", async move {
+            heard.cancelled().await;
+            ended.cancel();
+            Ok(())
+        });
         tasks.spawn("other", async { Ok(()) });
-        assert!(tasks.end("main").await.expect_err("it ends badly").message.contains("`other`"));
+        assert!(
+            tasks
+                .end("main", async move { told.cancel() })
+                .await
+                .expect_err("it ends badly")
+                .message
+                .contains("`other`")
+        );
+        assert!(telling.is_cancelled(), "the main one was told, and had its time");
         let mut tasks = Tasks::new(CancellationToken::new());
         tasks.spawn_until_stop("main", std::future::pending());
         tasks.spawn("other", async { panic!("on purpose") });
-        assert!(tasks.end("main").await.expect_err("it ends badly").message.starts_with("other: it ended in a panic"));
+        assert!(
+            tasks
+                .end("main", async {})
+                .await
+                .expect_err("it ends badly")
+                .message
+                .starts_with("other: it ended in a panic")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -104,6 +144,6 @@ mod tests {
         let mut tasks = Tasks::new(CancellationToken::new());
         tasks.spawn("main", async { Ok(()) });
         tasks.spawn("deaf", std::future::pending());
-        assert_eq!(tasks.end("main").await, Ok(()));
+        assert_eq!(tasks.end("main", async {}).await, Ok(()));
     }
 }
