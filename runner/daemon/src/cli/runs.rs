@@ -136,9 +136,9 @@ mod tests {
     #[tokio::test]
     async fn the_json_has_one_run_a_line() {
         expect![[r#"
-            {"run":"users-20261122t021500z-j8y2","drill":"users","started":"2026-11-22T02:15:00Z","ended":null,"verdict":null,"reason":null,"leftovers":"none","recoveryTimeMilliseconds":null,"evidence":null}
-            {"run":"stock-20261122t021500z-j8y2","drill":"stock","started":"2026-11-22T02:15:00Z","ended":"2026-11-22T02:15:00Z","verdict":"passed","reason":"proven","leftovers":"none","recoveryTimeMilliseconds":21400,"evidence":"/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json"}
-            {"run":"orders-20261122t021500z-j8y2","drill":"orders","started":"2026-11-22T02:15:00Z","ended":"2026-11-22T02:15:00Z","verdict":"failed","reason":"check-failed","leftovers":"some","recoveryTimeMilliseconds":21400,"evidence":"/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json"}
+            {"run":"users-20261122t021500z-j8y2","drill":"users","started":"2026-11-22T02:15:00Z","ended":null,"verdict":null,"reason":null,"leftovers":"none","recoveryTimeMilliseconds":null,"evidence":null,"trigger":{"kind":"command"}}
+            {"run":"stock-20261122t021500z-j8y2","drill":"stock","started":"2026-11-22T02:15:00Z","ended":"2026-11-22T02:15:00Z","verdict":"passed","reason":"proven","leftovers":"none","recoveryTimeMilliseconds":21400,"evidence":"/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json","trigger":{"kind":"command"}}
+            {"run":"orders-20261122t021500z-j8y2","drill":"orders","started":"2026-11-22T02:15:00Z","ended":"2026-11-22T02:15:00Z","verdict":"failed","reason":"check-failed","leftovers":"some","recoveryTimeMilliseconds":21400,"evidence":"/var/lib/muster/evidence/orders-20261122t021500z-j8y2.dsse.json","trigger":{"kind":"command"}}
         "#]].assert_eq(&json(&runs().await).unwrap());
     }
 }
