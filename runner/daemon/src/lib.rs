@@ -6,6 +6,7 @@ pub mod cli;
 pub mod dispatcher;
 pub mod evidence;
 pub mod executor;
+pub mod metrics;
 pub mod owner;
 pub mod runner;
 #[cfg(test)]

@@ -86,6 +86,30 @@ impl Reason {
         Self::Internal,
     ];
 
+    /// As it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::ArtifactRefused => "artifact-refused",
+            Self::RestoreFailed => "restore-failed",
+            Self::CheckFailed => "check-failed",
+            Self::ObjectiveExceeded => "objective-exceeded",
+            Self::DeadlineAfterObjective => "deadline-after-objective",
+            Self::SandboxUnfit => "sandbox-unfit",
+            Self::TemplateDrift => "template-drift",
+            Self::IsolationUnproven => "isolation-unproven",
+            Self::LimitReached => "limit-reached",
+            Self::Credentials => "credentials",
+            Self::Deadline => "deadline",
+            Self::Interrupted => "interrupted",
+            Self::Quarantined => "quarantined",
+            Self::SourceUnreachable => "source-unreachable",
+            Self::CheckInconclusive => "check-inconclusive",
+            Self::AlreadyRunning => "already-running",
+            Self::Internal => "internal",
+        }
+    }
+
     pub fn verdict(self) -> Verdict {
         match self {
             Self::Proven => Verdict::Passed,

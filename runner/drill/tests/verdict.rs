@@ -41,6 +41,7 @@ fn a_verdict_follows_from_its_reason_and_reasons_keep_their_names() {
     for (reason, verdict, name) in all {
         assert_eq!(reason.verdict(), verdict, "{reason:?}");
         assert_eq!(serde_json::json!(reason), name);
+        assert_eq!(reason.as_str(), name);
     }
 }
 

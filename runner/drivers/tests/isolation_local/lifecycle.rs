@@ -22,7 +22,6 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(two_state_directories_do_not_know_each_other),
         test!(a_provision_that_nobody_awaits_leaves_nothing),
         test!(the_runs_user_is_no_one_elses),
-        test!(whoever_wakes_in_a_sandbox_waits_for_its_turn),
         test!(no_child_is_left_unreaped),
         test!(a_broken_bubblewrap_is_named),
         test!(a_state_directory_out_of_reach_is_named),
@@ -146,13 +145,6 @@ async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
         }
         assert_eq!(processes(&run), 0, "after {patience} ms");
     }
-}
-
-async fn whoever_wakes_in_a_sandbox_waits_for_its_turn(place: Place) {
-    // The 41st field, in proc(5): 3 is SCHED_BATCH.
-    let held = place.sandbox().await;
-    assert_eq!(held.say("cut -d ' ' -f 41 /proc/self/stat").await, "3");
-    held.release().await;
 }
 
 async fn the_runs_user_is_no_one_elses(place: Place) {

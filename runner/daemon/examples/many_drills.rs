@@ -1,0 +1,369 @@
+//! What one daemon does with ten thousand drills: the real dispatcher, store and metrics, and a runner that is instant. Prints
+//! rows of a Markdown table. `scripts/bench-daemon` runs it; build it with `--release`, or its times say nothing.
+//!
+//! `many_drills schedule DIRECTORY` measures lag, idle CPU and memory; `many_drills records DIRECTORY` then fills the store of
+//! that directory with copies of its runs and measures what a restart and a look at it take.
+#![expect(clippy::print_stdout, reason = "a table on standard output is all that it makes")]
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use drill::config::Concurrency;
+use drill::id::{DrillName, RunId, Sha256Digest};
+use drill::ledger::{Event as LedgerEvent, Owner, RunStarted, Stamped, State, Summary, Trigger};
+use drill::port::Store;
+use drill::spec::{Fidelity, Objectives};
+use drill::stop::Stop;
+use drill::verdict::{Leftovers, Reason};
+use drivers::store::sqlite::{FILE_NAME, Mode, SqliteStore};
+use jiff::{SignedDuration, Timestamp};
+use muster::alarms::Alarms;
+use muster::book::{Book, Entry};
+use muster::dispatcher::{Dispatcher, Event, Happening, Job, Listener, Listeners, RunUpdate, Runner, Setup};
+use muster::executor::{Cancel, Ended, Observer, Update};
+use muster::metrics::{Metrics, Timed};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Runs at one time.
+const SLOTS: u32 = 32;
+/// Nothing here takes so long that it is not given up.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["schedule", directory] => schedule(Path::new(directory)).await,
+        ["records", directory] => records(Path::new(directory)).await,
+        _ => Err("say `schedule DIRECTORY` or `records DIRECTORY`".into()),
+    }
+}
+
+/// From the environment, where it says.
+fn setting(name: &str, default: usize) -> Outcome<usize> {
+    std::env::var(name).map_or(Ok(default), |text| Ok(text.parse()?))
+}
+
+async fn schedule(directory: &Path) -> Outcome<()> {
+    let count = setting("BENCH_DRILLS", 10_000)?;
+    let minutes = setting("BENCH_SPREAD_MINUTES", 2)?;
+    let idle = Duration::from_secs(setting("BENCH_IDLE_SECONDS", 30)?.try_into()?);
+    let daemon = Daemon::start(directory, book(count, |_| "0 0 1 1 *".to_owned())?).await?;
+
+    let (cpu, memory) = daemon.rest(idle).await?;
+    row("idle CPU, nothing due", count, format!("{cpu:.2} % of a core"), "1 %");
+    row("resident memory, before the first run", count, mebibytes(memory), "64 MiB");
+
+    let due = Timestamp::now().checked_add(SignedDuration::from_secs(20))?;
+    daemon.lags(book(count, |_| cron(due))?, count, "all due in one second").await?;
+
+    let (from, spread) = (Timestamp::now().checked_add(SignedDuration::from_secs(20))?, minutes * 60);
+    let due =
+        |n: usize| i64::try_from(n % spread).ok().and_then(|n| from.checked_add(SignedDuration::from_secs(n)).ok());
+    let what = format!("spread over {minutes} minutes");
+    daemon.lags(book(count, |n| cron(due(n).unwrap_or(from)))?, count, &what).await?;
+
+    daemon.tell(book(count, |_| "0 0 1 1 *".to_owned())?).await;
+    let (cpu, memory) = daemon.rest(idle).await?;
+    row("idle CPU, after two runs of each", count, format!("{cpu:.2} % of a core"), "1 %");
+    row("resident memory, after two runs of each", count, mebibytes(memory), "64 MiB");
+    daemon.scrape(count)?;
+    row("resident memory, after scrapes", count, mebibytes(resident()?), "");
+    daemon.stop().await
+}
+
+/// Copies the runs of the store until it has a million.
+async fn records(directory: &Path) -> Outcome<()> {
+    let wanted = setting("BENCH_RECORDS", 1_000_000)?;
+    let path = directory.join(FILE_NAME);
+    let begun = Instant::now();
+    fill(&path, wanted)?;
+    eprintln!("filled in {:.0} s", begun.elapsed().as_secs_f64());
+    let size = std::fs::metadata(&path)?.len();
+    #[expect(clippy::cast_precision_loss, reason = "a size to look at")]
+    let each = size as f64 / wanted as f64;
+    row("store, runs of 3 events each", wanted, format!("{} ({each:.0} B a run)", mebibytes(size)), "");
+
+    let count = setting("BENCH_DRILLS", 10_000)?;
+    let begun = Instant::now();
+    let daemon = Daemon::start(directory, book(count, |_| "0 0 1 1 *".to_owned())?).await?;
+    row("start of the dispatcher, from that store", wanted, seconds(begun.elapsed()), "");
+    let begun = Instant::now();
+    daemon.metrics.remember(daemon.store.as_ref()).await?;
+    row("metrics remember the last runs", wanted, seconds(begun.elapsed()), "");
+    daemon.scrape(count)?;
+    let begun = Instant::now();
+    let newest = daemon.store.runs(None, 50).await?;
+    row("the newest 50 runs of all", wanted, seconds(begun.elapsed()), "");
+    let first = newest.first().ok_or("no run is there")?;
+    let begun = Instant::now();
+    daemon.store.runs(Some(&first.drill), 50).await?;
+    row("the newest 50 runs of one drill", wanted, seconds(begun.elapsed()), "");
+    let begun = Instant::now();
+    daemon.store.unsettled().await?;
+    row("runs that are not settled", wanted, seconds(begun.elapsed()), "");
+    row("resident memory, with that store", wanted, mebibytes(resident()?), "64 MiB");
+    daemon.stop().await
+}
+
+/// One statement for each table; the runs that are there are copied under other ids and earlier times.
+fn fill(path: &Path, wanted: usize) -> Outcome<()> {
+    let mut connection = rusqlite::Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    let transaction = connection.transaction()?;
+    let there: i64 = transaction.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
+    let copies = (i64::try_from(wanted)? - there).max(0) / there.max(1);
+    let columns = |table: &str| -> Outcome<Vec<String>> {
+        let mut statement = transaction.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    };
+    for table in ["runs", "events", "slots"] {
+        let columns = columns(table)?;
+        // A day for each copy, and a suffix that no run of ours has.
+        let values = columns.iter().map(|column| match column.as_str() {
+            "run" => "run || '-' || n".to_owned(),
+            "started" | "ended" | "at" | "scheduled_for" => format!("{column} - n * 86400000000000"),
+            other => other.to_owned(),
+        });
+        let values: Vec<String> = values.collect();
+        transaction.execute(
+            &format!(
+                "WITH RECURSIVE copies (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copies WHERE n < ?1)
+                 INSERT INTO {table} ({}) SELECT {} FROM copies CROSS JOIN (SELECT * FROM {table})",
+                columns.join(", "),
+                values.join(", ")
+            ),
+            [copies],
+        )?;
+    }
+    transaction.commit()?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+struct Daemon {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    lags: Arc<Lags>,
+    handle: muster::dispatcher::Handle,
+    task: tokio::task::JoinHandle<Result<(), Stop>>,
+}
+
+impl Daemon {
+    async fn start(directory: &Path, book: Arc<Book>) -> Outcome<Self> {
+        let metrics = Arc::new(Metrics::new()?);
+        let real: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.join(FILE_NAME), Mode::ReadWrite)?);
+        let store: Arc<dyn Store> = Arc::new(Timed::new(real, Arc::clone(&metrics)));
+        let lags = Arc::new(Lags::default());
+        let listeners = Listeners::new(vec![Arc::clone(&metrics) as Arc<dyn Listener>, Arc::clone(&lags) as _]);
+        let setup = Setup {
+            concurrency: Concurrency { total: SLOTS, per_target: SLOTS },
+            grace: Duration::from_secs(10),
+            store: Arc::clone(&store),
+            runner: Arc::new(Instantly { store: Arc::clone(&store) }),
+            listeners,
+            alarms: Alarms::new(Arc::clone(&store) as _),
+        };
+        let (dispatcher, handle) = Dispatcher::new(setup, book).await?;
+        let view = handle.clone();
+        metrics.follow(move || view.view());
+        let task = tokio::spawn(dispatcher.run());
+        Ok(Self { store, metrics, lags, handle, task })
+    }
+
+    async fn tell(&self, book: Arc<Book>) {
+        self.handle.tell(Event::Drills(book)).await;
+        // What is read takes a moment to be understood, and that is not idleness.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+
+    /// CPU time of the whole process in percent of a core, and its resident memory.
+    async fn rest(&self, time: Duration) -> Outcome<(f64, u64)> {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (before, begun) = (cpu()?, Instant::now());
+        tokio::time::sleep(time).await;
+        let used = cpu()? - before;
+        Ok((100.0 * used / begun.elapsed().as_secs_f64(), resident()?))
+    }
+
+    async fn lags(&self, book: Arc<Book>, count: usize, what: &str) -> Outcome<()> {
+        self.lags.take();
+        let begun = Instant::now();
+        self.handle.tell(Event::Drills(book)).await;
+        while self.lags.ended() < count {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("{what}: only {} of {count} runs ended", self.lags.ended()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let mut lags = self.lags.take();
+        lags.sort_by(f64::total_cmp);
+        let at = |share: usize| lags.get((lags.len() * share / 100).min(lags.len().saturating_sub(1))).copied();
+        let value = format!("{:.2} s / {:.2} s", at(50).ok_or("no run")?, at(99).ok_or("no run")?);
+        row(&format!("schedule lag p50 / p99, {what}"), count, value, "");
+        Ok(())
+    }
+
+    fn scrape(&self, count: usize) -> Outcome<()> {
+        let mut times = Vec::new();
+        let mut size = 0;
+        for _ in 0..20 {
+            let begun = Instant::now();
+            size = self.metrics.render().len();
+            times.push(begun.elapsed());
+        }
+        let first = times.first().copied().ok_or("no scrape")?;
+        times.sort();
+        let middle = times.get(times.len() / 2).copied().ok_or("no scrape")?;
+        let value = format!("{} ({} the first)", seconds(middle), seconds(first));
+        row(&format!("/metrics, {}", mebibytes(size.try_into()?)), count, value, "");
+        Ok(())
+    }
+
+    async fn stop(self) -> Outcome<()> {
+        self.handle.tell(Event::Stop).await;
+        Ok(tokio::time::timeout(PATIENCE, self.task).await???)
+    }
+}
+
+/// Writes a run into the store as the executor would, and does nothing in between.
+struct Instantly {
+    store: Arc<dyn Store>,
+}
+
+#[async_trait]
+impl Runner for Instantly {
+    async fn run(&self, job: Job, observer: Arc<dyn Observer>, _: Cancel) -> Result<Ended, Stop> {
+        let at = Timestamp::now();
+        let entropy = Sha256Digest::of(format!("{at}{}", job.name()).as_bytes());
+        let [a, b, c, d, ..] = *entropy.as_bytes();
+        let started = RunStarted {
+            run: RunId::new(job.name(), at, [a, b, c, d]),
+            drill: job.name().clone(),
+            drill_digest: job.drill.digest,
+            drill_file: job.file.display().to_string(),
+            labels: BTreeMap::new(),
+            at,
+            owner: Owner { pid: std::process::id(), start_ticks: 1, boot_id: "boot".to_owned() },
+            muster_version: env!("CARGO_PKG_VERSION").to_owned(),
+            fidelity: Fidelity::Production,
+            objectives: Objectives::default(),
+            evidence_directory: "/var/lib/muster/evidence".to_owned(),
+            trigger: job.trigger,
+        };
+        self.store.claim(&started).await?;
+        let mut events = vec![Stamped { sequence: 1, at, event: LedgerEvent::Started(started.clone()) }];
+        observer.update(Update::Event(&events[0]));
+        let summary = Summary {
+            verdict: Reason::Proven.verdict(),
+            reason: Reason::Proven,
+            message: "everything asked for was seen".to_owned(),
+            advice: None,
+            recovery_time_milliseconds: Some(21_400),
+            recovery_point_milliseconds: Some(22_320_000),
+            boundary_overhead_milliseconds: Some(900),
+        };
+        let ends = [LedgerEvent::Concluded(summary.clone()), LedgerEvent::Ended { leftovers: Leftovers::None }];
+        for event in ends {
+            let stamped = self.store.append(&started.run, &event).await?;
+            observer.update(Update::Event(&stamped));
+            events.push(stamped);
+        }
+        let state = State::replay(&events).map_err(|error| Stop::internal(error.to_string()))?;
+        Ok(Ended { state, summary, leftovers: Leftovers::None, trouble: None })
+    }
+}
+
+/// How late each run began, and how many have ended.
+#[derive(Default)]
+struct Lags(Mutex<(Vec<f64>, usize)>);
+
+impl Lags {
+    fn ended(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn take(&self) -> Vec<f64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).0
+    }
+}
+
+impl Listener for Lags {
+    fn heard(&self, happening: &Happening) {
+        match happening {
+            Happening::Run { update: RunUpdate::Event(stamped), .. } => {
+                let mut lags = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                match &stamped.event {
+                    LedgerEvent::Started(started) => {
+                        if let Trigger::Schedule { scheduled_for } = started.trigger {
+                            lags.0.push(stamped.at.duration_since(scheduled_for).as_secs_f64());
+                        }
+                    }
+                    LedgerEvent::Ended { .. } => lags.1 += 1,
+                    _ => {}
+                }
+            }
+            Happening::Run { .. } => {}
+            Happening::Skipped { drill, why, .. } => eprintln!("skipped: {drill}, {}", why.as_str()),
+            Happening::NotBegun { drill, why } => eprintln!("not begun: {drill}: {why}"),
+        }
+    }
+}
+
+fn book(count: usize, cron: impl Fn(usize) -> String) -> Outcome<Arc<Book>> {
+    let mut drills = BTreeMap::new();
+    for n in 0..count {
+        let mut text = String::from("apiVersion: muster.dev/v1\nkind: Drill\n");
+        write!(
+            text,
+            "metadata: {{ name: drill-{n:05} }}\nspec:\n  schedule: {{ cron: '{}', missed: run-once }}\n  \
+             objectives: {{ recoveryTime: 30m, recoveryPoint: 24h }}\n  \
+             source: {{ manifest: /backups/{n:05}/latest/manifest.json, trustedKeys: [{{ file: /etc/muster/backup.pub }}] }}\n",
+            cron(n)
+        )?;
+        let drill = drill::file::parse(&text, drill::file::Options::default()).map_err(|_| format!("bad:\n{text}"))?;
+        let name: DrillName = drill.name.clone();
+        let file = PathBuf::from(format!("/etc/muster/drills/{name}.yaml"));
+        drills.insert(name, Entry { drill: Arc::new(drill), file });
+    }
+    Ok(Arc::new(Book { drills, problems: Vec::new() }))
+}
+
+/// Once a year, at that second.
+fn cron(at: Timestamp) -> String {
+    at.strftime("%-S %-M %-H %-d %-m *").to_string()
+}
+
+/// Seconds of CPU time of this process: fields 14 and 15 of /proc/self/stat, in hundredths.
+fn cpu() -> Outcome<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").ok_or("no name in /proc/self/stat")?;
+    let ticks: Vec<f64> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+fn resident() -> Outcome<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/self/status")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes * 1_024)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
+}
+
+fn row(what: &str, count: usize, value: impl AsRef<str>, goal: &str) {
+    println!("| {what} | {count} | {} | {goal} |", value.as_ref());
+}
