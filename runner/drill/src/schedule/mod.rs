@@ -24,10 +24,18 @@ const BLACKOUTS: usize = 1_000;
 /// How far missed slots are counted.
 const COUNTED: u64 = 10_000;
 
-/// A schedule that was understood.
+/// A schedule that was understood. Keeps words and not what croner makes of them, which is five thousand bytes for the years
+/// alone: a daemon has a calendar for each drill, and asks it little.
 #[derive(Debug, Clone)]
 pub struct Calendar {
     drill: DrillName,
+    schedule: Schedule,
+    zone: TimeZone,
+}
+
+/// What a calendar computes with.
+struct Parsed<'a> {
+    drill: &'a DrillName,
     cron: Cron,
     zone: TimeZone,
     jitter: Duration,
@@ -60,24 +68,61 @@ impl Calendar {
     pub fn new(schedule: &Schedule, drill: &DrillName) -> Result<Self, String> {
         let zone = TimeZone::get(&schedule.timezone)
             .map_err(|error| format!("time zone `{}` is not known here: {error}", schedule.timezone))?;
+        let calendar = Self { drill: drill.clone(), schedule: schedule.clone(), zone };
+        calendar.parse()?;
+        Ok(calendar)
+    }
+
+    /// The first slot that is scheduled after `after` and lies in no blackout.
+    pub fn next(&self, after: Timestamp) -> Option<Slot> {
+        self.parsed().next(after)
+    }
+
+    /// What becomes of `first`, which is due, and of all slots after it that are due by now.
+    ///
+    /// The newest runs: where it is punctual, or where missed runs run once and it is not too late. The others were missed.
+    pub fn due(&self, first: Slot, now: Timestamp) -> Due {
+        self.parsed().due(first, now)
+    }
+
+    /// Until when a slot may begin: its start deadline, by default the next slot.
+    pub fn deadline(&self, slot: Slot) -> Timestamp {
+        self.parsed().deadline(slot)
+    }
+
+    /// The end of the blackout that `at` lies in.
+    pub fn blackout_end(&self, at: Timestamp) -> Option<Timestamp> {
+        if self.schedule.blackout.is_empty() {
+            return None;
+        }
+        self.parsed().blackout_end(at)
+    }
+
+    fn parsed(&self) -> Parsed<'_> {
+        self.parse().expect("the same words were understood when the calendar was made")
+    }
+
+    fn parse(&self) -> Result<Parsed<'_>, String> {
+        let schedule = &self.schedule;
         let blackouts = schedule.blackout.iter().map(|blackout| {
             let duration = SignedDuration::try_from(blackout.duration)
                 .map_err(|_| format!("a blackout of {:?} is too long", blackout.duration))?;
             Ok((cron(&blackout.cron)?, duration))
         });
-        Ok(Self {
-            drill: drill.clone(),
+        Ok(Parsed {
+            drill: &self.drill,
             cron: cron(&schedule.cron)?,
-            zone,
+            zone: self.zone.clone(),
             jitter: schedule.jitter,
             start_deadline: schedule.start_deadline,
             missed: schedule.missed,
             blackouts: blackouts.collect::<Result<_, String>>()?,
         })
     }
+}
 
-    /// The first slot that is scheduled after `after` and lies in no blackout.
-    pub fn next(&self, after: Timestamp) -> Option<Slot> {
+impl Parsed<'_> {
+    fn next(&self, after: Timestamp) -> Option<Slot> {
         let (mut from, mut inclusive) = (self.zoned(after), false);
         for _ in 0..BLACKOUTS {
             let slot = self.slot(&self.cron.find_next_occurrence(&from, inclusive).ok()?);
@@ -94,10 +139,7 @@ impl Calendar {
         None
     }
 
-    /// What becomes of `first`, which is due, and of all slots after it that are due by now.
-    ///
-    /// The newest runs: where it is punctual, or where missed runs run once and it is not too late. The others were missed.
-    pub fn due(&self, first: Slot, now: Timestamp) -> Due {
+    fn due(&self, first: Slot, now: Timestamp) -> Due {
         let newest = self.newest(first, now);
         let late = now.duration_since(newest.starts);
         let in_time = late <= PUNCTUAL || (self.missed == Missed::RunOnce && now < self.deadline(newest));
@@ -110,14 +152,12 @@ impl Calendar {
         }
     }
 
-    /// Until when a slot may begin: its start deadline, by default the next slot.
-    pub fn deadline(&self, slot: Slot) -> Timestamp {
+    fn deadline(&self, slot: Slot) -> Timestamp {
         let by_rule = self.start_deadline.and_then(|deadline| slot.starts.checked_add(deadline).ok());
         by_rule.or_else(|| Some(self.next(slot.scheduled_for)?.starts)).unwrap_or(Timestamp::MAX)
     }
 
-    /// The end of the blackout that `at` lies in.
-    pub fn blackout_end(&self, at: Timestamp) -> Option<Timestamp> {
+    fn blackout_end(&self, at: Timestamp) -> Option<Timestamp> {
         let at_here = self.zoned(at);
         // The one that began last ends last: all of one entry are equally long.
         let ends = self.blackouts.iter().filter_map(|(cron, duration)| {
