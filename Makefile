@@ -33,6 +33,8 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@mkdir -p target
 	@cargo run --locked --quiet --package drivers --example schema_queries >target/schema-queries.sql
 	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
+	@cargo build --locked --release --package muster --example many_drills >&2
+	@MANY_DRILLS="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/many_drills)" scripts/bench-daemon
 
 soak: build ## a daemon under real drills and SIGKILLs for 20 minutes (SOAK_MINUTES=5 for less)
 	@MUSTER="$(abspath $(MUSTER))" scripts/soak

@@ -52,7 +52,7 @@ fn setting(name: &str, default: usize) -> Outcome<usize> {
 
 async fn schedule(directory: &Path) -> Outcome<()> {
     let count = setting("BENCH_DRILLS", 10_000)?;
-    let minutes = setting("BENCH_SPREAD_MINUTES", 2)?;
+    let minutes = setting("BENCH_SPREAD_MINUTES", 10)?;
     let idle = Duration::from_secs(setting("BENCH_IDLE_SECONDS", 30)?.try_into()?);
     let daemon = Daemon::start(directory, book(count, |_| "0 0 1 1 *".to_owned())?).await?;
 
