@@ -1,4 +1,5 @@
 //! What muster drives: one folder a port, one module a technology. Only `wiring` in the daemon names a driver.
+pub mod alert;
 pub mod artifact;
 pub mod credentials;
 pub mod engine;

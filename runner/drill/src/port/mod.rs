@@ -8,7 +8,7 @@ mod engine;
 mod isolation;
 mod store;
 
-pub use alerts::{Alert, Alerts, Delivery, Outbox};
+pub use alerts::{Alert, Alerts, Delivery, KINDS, Kind, LONGEST_WAIT, NEW_WORDS, Outbox, Severity};
 pub use artifacts::{Artifact, Artifacts, Opened};
 pub use credentials::{Credentials, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};

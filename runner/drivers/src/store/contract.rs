@@ -46,6 +46,8 @@ macro_rules! contract {
         }
     };
 }
+mod outbox;
+
 contract!(
     an_id_is_made_once,
     what_was_appended_is_read_back,

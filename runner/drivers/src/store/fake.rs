@@ -1,4 +1,6 @@
 //! A store in memory that keeps the same rules, for tests of whoever writes to one: it fails or crashes where a test says.
+mod outbox;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
+use drill::port::{ChainLink, DrillHistory, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Verdict};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use self::outbox::MemoryOutbox;
 use super::fold::{self, Folded};
 
 /// One process's view of a store. [`MemoryStore::reopen`] gives the next process's view of the same.
@@ -27,7 +30,7 @@ struct Durable {
     runs: BTreeMap<RunId, Run>,
     quarantine: Vec<Quarantine>,
     chain: Vec<ChainLink>,
-    alerts: Vec<Alert>,
+    outbox: MemoryOutbox,
     /// By drill, schedule and time: the run, or why it was skipped.
     slots: BTreeMap<(DrillName, String, Timestamp), String>,
 }
@@ -69,7 +72,7 @@ impl MemoryStore {
             runs: BTreeMap::new(),
             quarantine: Vec::new(),
             chain: Vec::new(),
-            alerts: Vec::new(),
+            outbox: MemoryOutbox::default(),
             slots: BTreeMap::new(),
         })))
     }
@@ -374,39 +377,6 @@ impl Store for MemoryStore {
 
     async fn back_up(&self, to: &Path) -> Result<(), Stop> {
         Err(Stop::internal(format!("a store in memory has nothing to copy to {}", to.display())))
-    }
-}
-
-#[async_trait]
-impl Outbox for MemoryStore {
-    async fn raise(&self, alert: &Alert) -> Result<(), Stop> {
-        self.read(|durable| durable.alerts.push(alert.clone())).await
-    }
-
-    async fn open_alerts(&self) -> Result<Vec<Alert>, Stop> {
-        self.read(|durable| durable.alerts.clone()).await
-    }
-
-    async fn resolve(&self, _kind: &str, _subject: &str, _at: Timestamp) -> Result<bool, Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn due(&self, _destination: &str, _now: Timestamp, _limit: u32) -> Result<Vec<Delivery>, Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn delivered(&self, _delivery: &Delivery, _destination: &str, _at: Timestamp) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn undelivered(
-        &self,
-        _delivery: &Delivery,
-        _destination: &str,
-        _again: Option<Timestamp>,
-        _why: &str,
-    ) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
     }
 }
 

@@ -4,6 +4,7 @@
 mod contract;
 pub mod fake;
 mod fold;
+mod news;
 pub mod sqlite;
 
 use std::path::Path;

@@ -2,6 +2,7 @@
 //! survives a power cut.
 mod history;
 mod open;
+mod outbox;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
+use drill::port::{ChainLink, DrillHistory, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -192,54 +193,6 @@ impl Store for SqliteStore {
     async fn back_up(&self, to: &Path) -> Result<(), Stop> {
         let to = to.to_owned();
         self.with("copied", move |inner| open::back_up(&inner.connection, &to)).await
-    }
-}
-
-#[async_trait]
-impl Outbox for SqliteStore {
-    async fn raise(&self, alert: &Alert) -> Result<(), Stop> {
-        let alert = alert.clone();
-        self.with("written", move |inner| {
-            inner.connection.execute(
-                "INSERT INTO alerts (kind, drill, run, at, message, advice) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    alert.kind,
-                    alert.drill.as_ref().map_or("", DrillName::as_str),
-                    alert.run.as_ref().map_or("", RunId::as_str),
-                    nanoseconds(alert.at)?,
-                    alert.message,
-                    alert.advice
-                ],
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn open_alerts(&self) -> Result<Vec<Alert>, Stop> {
-        self.with("read", |inner| rows::alerts(&inner.connection)).await
-    }
-
-    async fn resolve(&self, _kind: &str, _subject: &str, _at: Timestamp) -> Result<bool, Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn due(&self, _destination: &str, _now: Timestamp, _limit: u32) -> Result<Vec<Delivery>, Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn delivered(&self, _delivery: &Delivery, _destination: &str, _at: Timestamp) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
-    }
-
-    async fn undelivered(
-        &self,
-        _delivery: &Delivery,
-        _destination: &str,
-        _again: Option<Timestamp>,
-        _why: &str,
-    ) -> Result<(), Stop> {
-        Err(Stop::internal("not built yet"))
     }
 }
 

@@ -12,9 +12,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use super::trouble::{Failure, stop};
 use crate::store::fold::DAMAGED_ADVICE;
 
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("V1__initial", include_str!("migrations/V1__initial.sql")),
     ("V2__slots", include_str!("migrations/V2__slots.sql")),
+    ("V3__outbox", include_str!("migrations/V3__outbox.sql")),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use drill::id::RunId;
 use drill::ledger::{Owner, Stamped};
-use drill::port::{Alert, ChainLink, Quarantine, RunSummary};
+use drill::port::{ChainLink, Quarantine, RunSummary};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::types::Type;
@@ -83,23 +83,6 @@ pub(super) fn chain(connection: &Connection, order: &'static str) -> Result<Vec<
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn alerts(connection: &Connection) -> Result<Vec<Alert>, Failure> {
-    let mut statement = connection.prepare("SELECT kind, drill, run, at, message, advice FROM alerts ORDER BY id")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Alert {
-            kind: row.get(0)?,
-            subject: row.get(1)?,
-            drill: Some(text(row, 1)?),
-            run: Some(text(row, 2)?),
-            at: time(row, 3)?,
-            message: row.get(4)?,
-            advice: row.get(5)?,
-            details: serde_json::Value::Null,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 /// Three columns from `first` on.
 pub(super) fn owner(row: &Row<'_>, first: usize) -> Result<Owner, Error> {
     Ok(Owner { pid: row.get(first)?, start_ticks: unsigned(row, first + 1)?, boot_id: row.get(first + 2)? })
@@ -142,12 +125,12 @@ fn name<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, 
     name.map(|name| serde_json::from_value(name.into()).map_err(|error| bad(column, error))).transpose()
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, Error> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, Error> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|error| bad(column, error))
 }
 
-fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Error> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Error> {
     let nanoseconds: i64 = row.get(column)?;
     Timestamp::from_nanosecond(nanoseconds.into()).map_err(|error| bad(column, error))
 }
@@ -156,6 +139,6 @@ pub(super) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Times
     row.get::<_, Option<i64>>(column)?.map(|_| time(row, column)).transpose()
 }
 
-fn bad(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(super) fn bad(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::FromSqlConversionFailure(column, Type::Text, error.into())
 }

@@ -129,7 +129,7 @@ fn a_newer_schema_is_left_alone() {
     drop(store);
     for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         let stop = place.refused(mode);
-        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 2"), "{stop}");
+        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 3"), "{stop}");
     }
 }
 
