@@ -70,9 +70,10 @@ impl OfDrill {
     pub(super) fn concluded(&mut self, self_test: Option<Damage>, summary: &Summary) {
         let Some(damage) = self_test else {
             self.last_reason = Some(summary.reason);
-            match self.runs.iter_mut().find(|(reason, _)| *reason == summary.reason) {
-                Some((_, count)) => *count += 1,
-                None => self.runs.push((summary.reason, 1)),
+            if let Some((_, count)) = self.runs.iter_mut().find(|(reason, _)| *reason == summary.reason) {
+                *count += 1;
+            } else {
+                self.runs.push((summary.reason, 1));
             }
             return;
         };
@@ -81,13 +82,11 @@ impl OfDrill {
         if outcome == SelfTest::Passed {
             self.undetected.push(damage);
         }
-        match self.self_tests.iter_mut().find(|(of, so, _)| (*of, *so) == (damage, outcome)) {
-            Some((_, _, count)) => *count += 1,
-            None => {
-                let zeros = SelfTest::ALL.map(|other| (damage, other, u64::from(other == outcome)));
-                self.self_tests.retain(|(of, ..)| *of != damage);
-                self.self_tests.extend(zeros);
-            }
+        if let Some((_, _, count)) = self.self_tests.iter_mut().find(|(of, so, _)| (*of, *so) == (damage, outcome)) {
+            *count += 1;
+        } else {
+            let zeros = SelfTest::ALL.map(|other| (damage, other, u64::from(other == outcome)));
+            self.self_tests.extend(zeros);
         }
     }
 }
