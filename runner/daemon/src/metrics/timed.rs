@@ -2,7 +2,7 @@
 //! nothing and decides nothing.
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use drill::id::{DrillName, RunId, Sha256Digest};
@@ -178,25 +178,40 @@ impl Outbox for Timed {
         self.time("open-alerts", self.inner.open_alerts()).await
     }
 
-    async fn due(&self, destination: &str, now: Timestamp, limit: u32) -> Result<Vec<Delivery>, Stop> {
+    async fn due(
+        &self,
+        destination: &str,
+        repeat: Option<Duration>,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Delivery>, Stop> {
         self.metrics.known_destination(destination);
-        self.time("due", self.inner.due(destination, now, limit)).await
+        self.time("due", self.inner.due(destination, repeat, now, limit)).await
     }
 
     // The attempt was made, whether or not it can be written down.
-    async fn delivered(&self, delivery: &Delivery, destination: &str, at: Timestamp) -> Result<(), Stop> {
-        self.metrics.told(destination, Told::Delivered);
-        self.time("delivered", self.inner.delivered(delivery, destination, at)).await
+    async fn delivered(&self, deliveries: &[Delivery], destination: &str, at: Timestamp) -> Result<(), Stop> {
+        for _ in deliveries {
+            self.metrics.told(destination, Told::Delivered);
+        }
+        self.time("delivered", self.inner.delivered(deliveries, destination, at)).await
     }
 
     async fn undelivered(
         &self,
-        delivery: &Delivery,
+        deliveries: &[Delivery],
         destination: &str,
+        at: Timestamp,
         again: Option<Timestamp>,
         why: &str,
     ) -> Result<(), Stop> {
-        self.metrics.told(destination, if again.is_some() { Told::Later } else { Told::GivenUp });
-        self.time("undelivered", self.inner.undelivered(delivery, destination, again, why)).await
+        for _ in deliveries {
+            self.metrics.told(destination, if again.is_some() { Told::Later } else { Told::GivenUp });
+        }
+        self.time("undelivered", self.inner.undelivered(deliveries, destination, at, again, why)).await
+    }
+
+    async fn tidy(&self, destinations: &[String], before: Timestamp) -> Result<u64, Stop> {
+        self.time("tidy", self.inner.tidy(destinations, before)).await
     }
 }
