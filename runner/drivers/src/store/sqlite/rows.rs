@@ -75,12 +75,15 @@ pub(super) fn quarantined(connection: &Connection) -> Result<Vec<Quarantine>, Fa
 
 /// `order` is ours, never a caller's.
 pub(super) fn chain(connection: &Connection, order: &'static str) -> Result<Vec<ChainLink>, Failure> {
-    let sql = format!("SELECT sequence, run, digest, path FROM chain ORDER BY sequence {order}");
+    let sql = format!("SELECT sequence, run, digest, path FROM chain WHERE pruned = 0 ORDER BY sequence {order}");
     let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map([], |row| {
-        Ok(ChainLink { sequence: unsigned(row, 0)?, run: text(row, 1)?, digest: text(row, 2)?, path: row.get(3)? })
-    })?;
+    let rows = statement.query_map([], link)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Sequence, run, digest and path, in the first four columns.
+pub(super) fn link(row: &Row<'_>) -> Result<ChainLink, Error> {
+    Ok(ChainLink { sequence: unsigned(row, 0)?, run: text(row, 1)?, digest: text(row, 2)?, path: row.get(3)? })
 }
 
 pub(super) fn alerts(connection: &Connection) -> Result<Vec<Alert>, Failure> {
@@ -142,7 +145,7 @@ fn name<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, 
     name.map(|name| serde_json::from_value(name.into()).map_err(|error| bad(column, error))).transpose()
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, Error> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, Error> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|error| bad(column, error))
 }
