@@ -7,6 +7,7 @@ pub mod dispatcher;
 pub mod evidence;
 pub mod executor;
 pub mod owner;
+pub mod reconcile;
 pub mod runner;
 #[cfg(test)]
 mod sample;
