@@ -83,6 +83,22 @@ impl Muster {
         }
     }
 
+    /// The next event of the ledger that `--output json` prints; None where it printed its last.
+    pub fn next_event(&mut self) -> Option<Value> {
+        let stdout = self.stdout.as_mut().expect("it is piped");
+        loop {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).expect("it prints text") == 0 {
+                return None;
+            }
+            self.printed.push_str(&line);
+            let mut value: Value = serde_json::from_str(&line).expect("each line is JSON");
+            if value["type"] == "event" {
+                return Some(value["event"].take());
+            }
+        }
+    }
+
     pub fn wait(mut self) -> Finished {
         if let Some(mut stdout) = self.stdout.take() {
             stdout.read_to_string(&mut self.printed).expect("it prints text");

@@ -7,3 +7,5 @@ mod drill;
 mod ends;
 mod freshness;
 mod hostile_plugins;
+mod killed;
+mod store;

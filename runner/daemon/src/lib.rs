@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod executor;
 pub mod metrics;
 pub mod owner;
+pub mod reconcile;
 pub mod runner;
 #[cfg(test)]
 mod sample;

@@ -10,7 +10,7 @@ use drivers::engine::postgresql::PostgresqlEngine;
 use drivers::isolation::local::{LocalConfig, LocalIsolation};
 use drivers::store::sqlite::{Mode, SqliteStore};
 
-use crate::executor::Ports;
+use crate::executor::{LiveRuns, Ports};
 
 /// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
 pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
@@ -23,5 +23,8 @@ pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
         credentials: Arc::new(Embedded::new()),
         store: Arc::new(SqliteStore::open(&state_directory.join("muster.db"), Mode::ReadWrite)?),
         state_directory: state_directory.to_owned(),
+        evidence_key: None,
+        approved_template: None,
+        live: LiveRuns::default(),
     })
 }

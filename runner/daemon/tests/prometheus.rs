@@ -251,9 +251,9 @@ async fn metrics() -> Metrics {
     timed.raise(&alert).await.unwrap();
     metrics.refresh(store.as_ref()).await.unwrap();
     let destination = "later\"}\nmuster_x 1\\";
-    let delivery = Delivery { id: 1, alert, resolved: None, attempts: 1 };
+    let delivery = Delivery { id: 1, revision: 1, alert, resolved: None, attempts: 1, failing_since: None };
     // Only the attempt matters here: this store need not know the delivery.
-    let _ = timed.undelivered(&delivery, destination, Some(Timestamp::MAX), "no answer").await;
+    let _ = timed.undelivered(&[delivery], destination, Timestamp::now(), Some(Timestamp::MAX), "no answer").await;
     let drill: DrillName = "orders".parse().unwrap();
     tell(
         &metrics,

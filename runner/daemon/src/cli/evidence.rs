@@ -181,7 +181,7 @@ mod tests {
         for drill in ["a", "b", "c"] {
             let run = started(drill, &place.path().join("evidence"));
             conclude(&store, &run).await;
-            paths.push(crate::evidence::write(&store, &run.run, place.path()).await.unwrap().path);
+            paths.push(crate::evidence::write(&store, &run.run, place.path(), None).await.unwrap().path);
         }
         let key = EvidenceKey::load(&place.path().join("evidence.key")).unwrap().public();
         let shown = |path: &std::path::Path| {

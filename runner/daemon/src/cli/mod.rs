@@ -17,6 +17,7 @@ pub mod run;
 pub mod runs;
 pub mod schema;
 mod serve;
+pub mod store;
 pub mod style;
 pub mod verify;
 
@@ -48,6 +49,7 @@ enum Command {
     Report(report::Args),
     Evidence(evidence::Args),
     Quarantine(quarantine::Args),
+    Store(store::Args),
     Manifest(manifest::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
@@ -104,6 +106,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Report(args) => report::run(args).await,
         Command::Evidence(args) => evidence::run(args).await,
         Command::Quarantine(args) => quarantine::run(args).await,
+        Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),

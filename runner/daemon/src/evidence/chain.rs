@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use drill::evidence::{FILE_SUFFIX, Statement, Tombstone};
+use drill::evidence::{FILE_SUFFIX, Statement, Stretch, merge};
 use drill::id::Sha256Digest;
 use drill::stop::Stop;
 use drivers::key::PublicKey;
@@ -20,7 +20,7 @@ pub struct ChainReport {
     pub total: u64,
     /// Itself counted.
     pub present: u64,
-    /// Deleted on purpose, as a signed tombstone says.
+    /// Deleted on purpose, as signed tombstones say.
     pub deleted: u64,
     /// Neither there nor accounted for, newest first.
     pub missing: Vec<RangeInclusive<u64>>,
@@ -73,10 +73,7 @@ pub(super) fn check(
             Err(wrong) => {
                 report.wrong.extend(wrong);
                 match beside.after_gap(&at, &mut report) {
-                    Some(link) => {
-                        report.present += 1;
-                        at = link;
-                    }
+                    Some(link) => at = link,
                     None => break,
                 }
             }
@@ -104,7 +101,8 @@ struct Link {
 struct Beside {
     links: HashMap<Sha256Digest, Link>,
     sequences: BTreeMap<u64, Vec<Sha256Digest>>,
-    tombstones: Vec<Tombstone>,
+    /// What tombstones say, oldest first.
+    deleted: Vec<Stretch>,
     /// Said only where something is missing: other people's evidence may lie here too.
     unreadable: Vec<String>,
 }
@@ -134,6 +132,8 @@ impl Beside {
             }
             beside.look_at(path, store_id, trusted);
         }
+        beside.deleted.retain(|stretch| stretch.first >= 1 && stretch.first <= stretch.last);
+        beside.deleted = merge(std::mem::take(&mut beside.deleted));
         Ok(beside)
     }
 
@@ -149,7 +149,9 @@ impl Beside {
                     let chain = statement.predicate.chain;
                     self.add(opened.digest, Link { path, sequence: chain.sequence, previous: chain.previous });
                 }
-                Content::Tombstone(tombstone) if tombstone.store_id == store_id => self.tombstones.push(tombstone),
+                Content::Tombstone(tombstone) if tombstone.store_id == store_id => {
+                    self.deleted.extend(tombstone.deleted);
+                }
                 Content::Evidence(_) | Content::Tombstone(_) => {}
             },
         }
@@ -198,22 +200,34 @@ impl Beside {
         }
     }
 
-    /// Counts what is missing before `at`, and gives the next that is there. None where nothing more is.
+    /// Counts what is deleted or missing before `at`, and gives where the chain goes on. None where nothing more is.
     fn after_gap(&self, at: &Link, report: &mut ChainReport) -> Option<Link> {
         let before = at.sequence - 1;
-        let next = self.sequences.range(..before).next_back().and_then(|(sequence, _)| self.at(*sequence).next());
-        let below = next.map_or(0, |link| link.sequence);
-        let matches = |tombstone: &&Tombstone| {
-            let through = tombstone.through_sequence;
-            (through == before && Some(tombstone.digest) == at.previous) || (through < before && through > below)
-        };
-        let deleted = self.tombstones.iter().filter(matches).map(|tombstone| tombstone.through_sequence).max();
-        let deleted = deleted.unwrap_or(0);
-        report.deleted = deleted;
-        let gone_from = deleted.max(below) + 1;
-        if gone_from <= before {
-            report.missing.push(gone_from..=before);
+        if let Some(stretch) = self.deleted.iter().find(|stretch| stretch.contains(before)) {
+            if stretch.last == before && Some(stretch.digest) != at.previous {
+                report.wrong.push(format!(
+                    "{} is evidence {} and names another before it than the one that a tombstone says was deleted",
+                    at.path.display(),
+                    at.sequence
+                ));
+            }
+            report.deleted += at.sequence - stretch.first;
+            return Some(Link { path: at.path.clone(), sequence: stretch.first, previous: stretch.previous });
         }
-        if deleted > 0 { None } else { next.cloned() }
+        let link = self.sequences.range(..before).next_back().and_then(|(sequence, _)| self.at(*sequence).next());
+        let stretch = self.deleted.iter().rfind(|stretch| stretch.last < before);
+        let (in_file, in_tombstone) = (link.map_or(0, |link| link.sequence), stretch.map_or(0, |stretch| stretch.last));
+        report.missing.push(in_file.max(in_tombstone) + 1..=before);
+        match (link, stretch) {
+            (Some(link), _) if in_file >= in_tombstone => {
+                report.present += 1;
+                Some(link.clone())
+            }
+            (_, Some(stretch)) => {
+                report.deleted += stretch.last + 1 - stretch.first;
+                Some(Link { path: at.path.clone(), sequence: stretch.first, previous: stretch.previous })
+            }
+            (_, None) => None,
+        }
     }
 }

@@ -55,6 +55,38 @@ pub(super) fn publish(path: &Path, pending: &Path, run: &RunId) -> Result<(), St
     published().map_err(|error| trouble("given its name", path, &error))
 }
 
+/// Puts a file in the place of the one before it, durably and whole.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let pending = path.with_file_name(format!(".{name}{PENDING_SUFFIX}"));
+    let replaced = || -> io::Result<()> {
+        remove(&pending)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&pending)?;
+        file.write_all(bytes)?;
+        file.set_permissions(PermissionsExt::from_mode(0o644))?;
+        file.sync_all()?;
+        std::fs::rename(&pending, path)?;
+        File::open(parent(path))?.sync_all()
+    };
+    replaced().map_err(|error| {
+        Stop::internal(format!("tombstone {} could not be written: {error}", path.display()))
+            .advise("let muster write to that directory and free some space there; until then no evidence is deleted")
+    })
+}
+
+pub(super) fn delete(path: &Path) -> Result<(), Stop> {
+    remove(path).map_err(|error| {
+        Stop::internal(format!("evidence {} could not be deleted: {error}", path.display()))
+            .advise("let muster write to that directory; it tries again")
+    })
+}
+
+pub(super) fn sync(directory: &Path) -> Result<(), Stop> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Stop::internal(format!("{} could not be synced: {error}", directory.display())))
+}
+
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

@@ -3,13 +3,21 @@
 //! Evidence is a file and a link in the store's chain. The link is the moment of truth: before it, nothing but a hidden
 //! file exists that nobody takes for evidence; after it, the hidden file only needs its name. So a crash can neither fork
 //! the chain nor lose a link of it.
+//!
+//! [`prune()`] deletes evidence of runs that are forgotten, and leaves a signed tombstone for it.
 mod chain;
 mod files;
+mod key;
+mod prune;
+#[cfg(test)]
+mod prune_tests;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod write;
 
 pub use chain::ChainReport;
+pub use key::{KEY_NAME, PUBLIC_KEY_NAME, configured};
+pub use prune::{Forgotten, prune};
 pub use verify::{Verified, verify};
-pub use write::{KEY_NAME, PUBLIC_KEY_NAME, Written, write};
+pub use write::{Written, write};

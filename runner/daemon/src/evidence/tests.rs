@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drill::evidence::{Envelope, KeyOrigin, MAX_SIZE, Tombstone, tombstone};
+use drill::evidence::{Envelope, KeyOrigin, MAX_SIZE};
 use drill::id::Sha256Digest;
 use drill::ledger::{Event, RunStarted, Stamped};
 use drill::port::Store;
@@ -15,32 +15,32 @@ use super::write::write_with;
 use super::*;
 use crate::sample::{conclude, started};
 
-struct Place {
-    directory: tempfile::TempDir,
-    key: EvidenceKey,
+pub(super) struct Place {
+    pub(super) directory: tempfile::TempDir,
+    pub(super) key: EvidenceKey,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (key, made) = EvidenceKey::load_or_make(&directory.path().join("evidence.key")).unwrap();
         assert!(made);
         Self { directory, key }
     }
-    fn evidence(&self) -> PathBuf {
+    pub(super) fn evidence(&self) -> PathBuf {
         self.directory.path().join("evidence")
     }
-    fn run(&self, drill: &str) -> RunStarted {
+    pub(super) fn run(&self, drill: &str) -> RunStarted {
         started(drill, &self.evidence())
     }
-    fn trusted(&self) -> [PublicKey; 1] {
+    pub(super) fn trusted(&self) -> [PublicKey; 1] {
         [self.key.public()]
     }
-    async fn write(&self, store: &dyn Store, run: &RunStarted) -> Result<Written, Stop> {
+    pub(super) async fn write(&self, store: &dyn Store, run: &RunStarted) -> Result<Written, Stop> {
         write_with(store, &run.run, &self.key, KeyOrigin::SelfMade).await
     }
     /// Concludes runs of these drills and writes their evidence.
-    async fn written(&self, store: &dyn Store, drills: &[&str]) -> Vec<Written> {
+    pub(super) async fn written(&self, store: &dyn Store, drills: &[&str]) -> Vec<Written> {
         let mut written = Vec::new();
         for drill in drills {
             let run = self.run(drill);
@@ -49,11 +49,11 @@ impl Place {
         }
         written
     }
-    fn verify(&self, written: &Written) -> Verified {
+    pub(super) fn verify(&self, written: &Written) -> Verified {
         verify(&written.path, &self.trusted()).unwrap()
     }
     /// Names of all files, hidden ones too.
-    fn files(&self) -> Vec<String> {
+    pub(super) fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.evidence()).into_iter().flatten();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -84,7 +84,7 @@ async fn the_key_is_made_once_and_its_public_half_verifies() {
     for drill in ["a", "b"] {
         let run = started(drill, &directory.path().join("evidence"));
         conclude(&store, &run).await;
-        let written = write(&store, &run.run, directory.path()).await.unwrap();
+        let written = write(&store, &run.run, directory.path(), None).await.unwrap();
         let trusted = PublicKey::load(&directory.path().join(PUBLIC_KEY_NAME)).unwrap();
         assert_eq!(verify(&written.path, &[trusted]).unwrap().statement.predicate.key, KeyOrigin::SelfMade);
         made.push(written.key_made);
@@ -277,34 +277,6 @@ async fn a_fork_is_named() {
 }
 
 #[tokio::test]
-async fn a_tombstone_accounts_for_what_was_deleted() {
-    let (place, store) = (Place::new(), MemoryStore::new());
-    let written = place.written(&store, &["a", "b", "c", "d"]).await;
-    let statement = tombstone(
-        Tombstone {
-            store_id: store.id().await.unwrap(),
-            through_sequence: 2,
-            digest: written[1].digest,
-            made: "2026-11-22T03:00:00Z".parse().unwrap(),
-            muster_version: "0.1.0".to_owned(),
-        },
-        "b.dsse.json".to_owned(),
-    );
-    let path = place.evidence().join("tombstone-2.dsse.json");
-    seal(&place, &serde_json::to_vec(&statement).unwrap(), &path);
-    for gone in &written[..2] {
-        std::fs::remove_file(&gone.path).unwrap();
-    }
-    let chain = place.verify(&written[3]).chain;
-    assert_eq!(chain.line(), "2 of 4 present, 2 deleted on purpose, as a signed tombstone says");
-    assert!(chain.is_whole());
-    std::fs::remove_file(&written[2].path).unwrap();
-    let chain = place.verify(&written[3]).chain;
-    assert_eq!(chain.missing, [3..=3]);
-    assert!(verify(&path, &place.trusted()).unwrap_err().message.contains("tombstone"));
-}
-
-#[tokio::test]
 async fn evidence_of_another_store_beside_it_is_no_trouble() {
     let (place, store) = (Place::new(), MemoryStore::new());
     let written = place.written(&store, &["a", "b"]).await;
@@ -344,7 +316,7 @@ fn the_sample_is_a_legal_ledger() {
     assert_eq!(Sha256Digest::of(b"").hex().len(), 64);
 }
 
-fn seal(place: &Place, payload: &[u8], path: &Path) {
+pub(super) fn seal(place: &Place, payload: &[u8], path: &Path) {
     let envelope = Envelope::seal(payload, &place.key.key_id(), |message| place.key.sign_raw(message));
     std::fs::write(path, envelope.to_bytes()).unwrap();
 }

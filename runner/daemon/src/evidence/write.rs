@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use drill::evidence::{Chain, Envelope, KeyOrigin, Making, evidence};
 use drill::id::{RunId, Sha256Digest};
 use drill::ledger::{Event, Stamped};
-use drill::port::{ChainLink, Store};
+use drill::port::{ChainLink, Chained, Store};
 use drill::stop::Stop;
 use drivers::key::EvidenceKey;
 
 use super::files;
+use super::key::self_made;
 
 /// How often another run may be faster.
 const TRIES: u32 = 32;
@@ -23,10 +24,6 @@ pub struct Written {
     pub key_made: bool,
 }
 
-/// Within the state directory; its public half is [`PUBLIC_KEY_NAME`].
-pub const KEY_NAME: &str = "evidence.key";
-pub const PUBLIC_KEY_NAME: &str = "evidence.pub";
-
 impl Written {
     /// For the ledger.
     pub fn event(&self) -> Event {
@@ -37,10 +34,17 @@ impl Written {
 /// Writes `<evidence directory of the run>/<run>.dsse.json`, signed and chained, from the run's events up to its conclusion.
 /// After a crash at any point, calling it again completes what was begun, and changes nothing where all was done.
 ///
-/// Signs with the key of the state directory, which is made on first use.
-pub async fn write(store: &dyn Store, run: &RunId, state_directory: &Path) -> Result<Written, Stop> {
-    let path = state_directory.join(KEY_NAME);
-    let (key, key_made) = blocking(move || EvidenceKey::load_or_make(&path)).await?;
+/// Signs with `key`, or with the key of the state directory, which is made on first use.
+pub async fn write(
+    store: &dyn Store,
+    run: &RunId,
+    state_directory: &Path,
+    key: Option<&EvidenceKey>,
+) -> Result<Written, Stop> {
+    if let Some(key) = key {
+        return write_with(store, run, key, KeyOrigin::Configured).await;
+    }
+    let (key, key_made) = self_made(state_directory).await?;
     let written = write_with(store, run, &key, KeyOrigin::SelfMade).await?;
     Ok(Written { key_made, ..written })
 }
@@ -99,14 +103,13 @@ impl Work<'_> {
 
     /// Sees to it that the file of this run's link exists; None where the run has no link.
     async fn complete(&self) -> Result<Option<Written>, Stop> {
-        let chain = self.store.chain().await?;
-        let Some(position) = chain.iter().rposition(|link| link.run == *self.run) else { return Ok(None) };
-        let link = chain[position].clone();
+        let Some(chained) = self.store.chained(self.run).await? else { return Ok(None) };
+        let link = &chained.link;
         let path = PathBuf::from(&link.path);
         let pending = files::pending(&path, self.run, &link.digest);
         let found = digests(&path, &pending).await?;
         if found.0 != Some(link.digest) && found.1 != Some(link.digest) {
-            self.again(&chain, position, &path, &pending).await?;
+            self.again(&chained, &path, &pending).await?;
         }
         let (to, run) = (path.clone(), self.run.clone());
         blocking(move || files::publish(&to, &pending, &run)).await?;
@@ -114,10 +117,8 @@ impl Work<'_> {
     }
 
     /// Its link is there and its file is lost: the same bytes are made again, or it is lost for good and that is said.
-    async fn again(&self, chain: &[ChainLink], position: usize, path: &Path, pending: &Path) -> Result<(), Stop> {
-        let link = &chain[position];
-        let previous = position.checked_sub(1).map(|before| chain[before].digest);
-        let bytes = self.seal(link.sequence, previous)?;
+    async fn again(&self, Chained { link, previous }: &Chained, path: &Path, pending: &Path) -> Result<(), Stop> {
+        let bytes = self.seal(link.sequence, *previous)?;
         if Sha256Digest::of(&bytes) != link.digest {
             return Err(Stop::internal(format!(
                 "evidence {} of the chain, {}, is lost or was changed, and cannot be made again as it was",
@@ -142,7 +143,9 @@ async fn digests(path: &Path, pending: &Path) -> Result<(Found, Found), Stop> {
     blocking(move || Ok((files::digest_of(&path)?, files::digest_of(&pending)?))).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Stop> + Send + 'static) -> Result<T, Stop> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Stop> + Send + 'static,
+) -> Result<T, Stop> {
     let worked = tokio::task::spawn_blocking(work).await;
     worked.unwrap_or_else(|error| Err(Stop::internal(format!("writing evidence was cut off: {error}"))))
 }

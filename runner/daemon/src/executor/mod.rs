@@ -6,23 +6,28 @@ mod cancel;
 mod checks;
 mod journal;
 mod last_run;
+mod live;
 mod observe;
 mod phases;
 mod recover;
 mod run;
 mod teardown;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use drill::id::Sha256Digest;
 use drill::port::{Artifacts, Credentials, Engine, Isolation, Store};
+
+use drivers::key::EvidenceKey;
 
 pub use cancel::Cancel;
 pub use checks::{Loaded, load_checks};
+pub use live::{LiveRun, LiveRuns};
 pub use observe::{Observer, Silent, Update};
-pub use recover::{Recovered, recover};
+pub use recover::{Recovered, recover, recover_due};
 pub use run::{Ended, Request, execute};
 
 /// Everything outside that a run touches.
@@ -33,6 +38,12 @@ pub struct Ports {
     pub engine: Arc<dyn Engine>,
     pub credentials: Arc<dyn Credentials>,
     pub store: Arc<dyn Store>,
-    /// Where the evidence key is.
+    /// Where the evidence key is, unless another is configured.
     pub state_directory: PathBuf,
+    /// What signs evidence. None: the key of the state directory, which muster makes.
+    pub evidence_key: Option<Arc<EvidenceKey>>,
+    /// The rendered isolation template that drills may use. None: recorded, never compared.
+    pub approved_template: Option<Sha256Digest>,
+    /// The runs that this process is busy with.
+    pub live: LiveRuns,
 }

@@ -247,6 +247,7 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
         let isolation = context.ports.isolation.name().to_owned();
         let digest = Sha256Digest::of(template.as_bytes());
         context.journal.append(Event::Template { isolation, digest }).await?;
+        approved(digest, context.ports.approved_template)?;
 
         let survey = context.ports.isolation.survey(&limits).await?;
         context.journal.append(Event::Limits { limits: survey.limits }).await?;
@@ -273,6 +274,19 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
         Ok((plan, note))
     };
     phase(context, Phase::Preflight, drill.deadlines.preflight, work).await
+}
+
+fn approved(rendered: Sha256Digest, approved: Option<Sha256Digest>) -> Result<(), Stop> {
+    match approved {
+        Some(approved) if approved != rendered => Err(Stop::new(
+            Reason::TemplateDrift,
+            format!("the rendered isolation template is {rendered}, and the approved one is {approved}"),
+        )
+        .advise(
+            "look at what changed it (muster itself, this machine, or the drill's limits), then approve the new digest",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The same manifest at another place is another copy.

@@ -22,6 +22,8 @@ pub struct Recovered {
     pub settled: Vec<(RunId, Leftovers)>,
     /// Runs whose process lives.
     pub alive: Vec<RunId>,
+    /// Runs that were not due to be tried again.
+    pub waiting: Vec<RunId>,
     /// What no ledger of this store owed, removed by name.
     pub orphans: Vec<Leftover>,
     /// What could not be settled or removed; the next recovery tries again.
@@ -29,26 +31,41 @@ pub struct Recovered {
 }
 
 /// Ends every run that its process did not end. `me` takes them over; `alive` says whether an owner's process still lives.
-/// Safe to repeat: the second time finds nothing.
+/// Safe to repeat: the second time finds nothing. Runs that this process is busy with are left alone.
 pub async fn recover(
     ports: &Ports,
     observer: Arc<dyn Observer>,
     me: &Owner,
     alive: impl Fn(&Owner) -> bool,
 ) -> Result<Recovered, Stop> {
+    recover_due(ports, observer, me, alive, |_| true).await
+}
+
+/// The same for runs that `due` wants tried now.
+pub async fn recover_due(
+    ports: &Ports,
+    observer: Arc<dyn Observer>,
+    me: &Owner,
+    alive: impl Fn(&Owner) -> bool,
+    due: impl Fn(&RunId) -> bool,
+) -> Result<Recovered, Stop> {
     let mut recovered = Recovered::default();
     for run in ports.store.unsettled().await? {
+        if !due(&run) {
+            recovered.waiting.push(run);
+            continue;
+        }
         match recover_one(ports, &observer, &run, me, &alive).await {
             Ok(Some(leftovers)) => recovered.settled.push((run, leftovers)),
             Ok(None) => recovered.alive.push(run),
             Err(stop) => recovered.troubles.push((run, stop)),
         }
     }
-    orphans(ports, &mut recovered).await?;
+    orphans(ports, &mut recovered, due).await?;
     Ok(recovered)
 }
 
-/// None where another process has it.
+/// None where another process, or another task of this one, has it.
 async fn recover_one(
     ports: &Ports,
     observer: &Arc<dyn Observer>,
@@ -56,7 +73,11 @@ async fn recover_one(
     me: &Owner,
     alive: &impl Fn(&Owner) -> bool,
 ) -> Result<Option<Leftovers>, Stop> {
-    let owner = ports.store.owner(run).await?.ok_or_else(|| Stop::internal(format!("run {run} has no owner")))?;
+    let Some(_live) = ports.live.begin(run) else { return Ok(None) };
+    let Some(owner) = ports.store.owner(run).await? else {
+        // Settled and forgotten since it was listed.
+        return Ok(Some(Leftovers::None));
+    };
     let before = replay(ports, run).await?;
     // Its first process ended the run and owes something: that process does not come back to it.
     let given_up = before.ended.is_some() && owner == before.started.owner;
@@ -98,8 +119,12 @@ async fn settle(ports: &Ports, observer: Arc<dyn Observer>, state: State) -> Res
 }
 
 /// What exists under muster's names and nobody owes: of runs that this store does not know, or that owe nothing any more.
-async fn orphans(ports: &Ports, recovered: &mut Recovered) -> Result<(), Stop> {
+async fn orphans(ports: &Ports, recovered: &mut Recovered, due: impl Fn(&RunId) -> bool) -> Result<(), Stop> {
     for leftover in ports.isolation.leftovers().await? {
+        // A run that has just begun may have a directory before this look at the ledger, and never before its claim.
+        if ports.live.contains(&leftover.run) || !due(&leftover.run) {
+            continue;
+        }
         let events = ports.store.events(&leftover.run).await?;
         let settled = State::replay(&events).is_ok_and(|state| state.ended.is_some() && !state.owes());
         if !events.is_empty() && !settled {

@@ -57,6 +57,8 @@ pub async fn execute(
     cancel: Cancel,
 ) -> Result<Ended, Stop> {
     let started = started(&request)?;
+    // Before the claim: what is in the ledger and not live is recovered.
+    let _live = ports.live.begin(&started.run);
     ports.store.claim(&started).await?;
     let journal = Journal::begin(Arc::clone(&ports.store), observer, started);
     let live = Live::default();
@@ -96,7 +98,8 @@ async fn write_down(ports: &Ports, journal: &Journal, summary: &Summary) -> Resu
         journal.append(Event::Concluded(summary.clone())).await?;
     }
     if journal.state().evidence.is_none() {
-        let written = evidence::write(ports.store.as_ref(), &journal.run(), &ports.state_directory).await?;
+        let key = ports.evidence_key.as_deref();
+        let written = evidence::write(ports.store.as_ref(), &journal.run(), &ports.state_directory, key).await?;
         journal.append(written.event()).await?;
         if written.key_made {
             journal.observer().update(Update::KeyMade { directory: &ports.state_directory });

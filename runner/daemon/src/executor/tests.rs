@@ -25,20 +25,22 @@ use drivers::isolation::fake::World;
 use drivers::store::fake::{Cut, MemoryStore};
 use tokio::io::DuplexStream;
 
-use super::{Cancel, Ended, Loaded, Ports, Request, Silent, execute, recover};
+use super::{Cancel, Ended, LiveRuns, Loaded, Ports, Request, Silent, execute, recover};
 use crate::agent::frame::{self, FrameReader, FrameWriter, Kind as FrameKind};
 
 /// Everything outside of one run, and what of it survives the process.
-struct Outside {
-    world: World,
-    store: Arc<MemoryStore>,
+pub(crate) struct Outside {
+    pub(crate) world: World,
+    pub(crate) store: Arc<MemoryStore>,
     script: Script,
     artifact: FakeArtifacts,
     directory: tempfile::TempDir,
+    approved_template: Option<Sha256Digest>,
+    live: LiveRuns,
 }
 
 impl Outside {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let world = World::new();
         world.stage_in(directory.path().to_owned());
@@ -46,10 +48,18 @@ impl Outside {
             tokio::spawn(agent(stream, Severity::Info));
         }));
         let artifact = FakeArtifacts::default();
-        Self { world, store: Arc::new(MemoryStore::new()), script: Script::default(), artifact, directory }
+        Self {
+            world,
+            store: Arc::new(MemoryStore::new()),
+            script: Script::default(),
+            artifact,
+            directory,
+            approved_template: None,
+            live: LiveRuns::default(),
+        }
     }
 
-    fn ports(&self) -> Ports {
+    pub(crate) fn ports(&self) -> Ports {
         Ports {
             artifacts: Arc::new(self.artifact.clone()),
             isolation: Arc::new(self.world.isolation()),
@@ -57,10 +67,13 @@ impl Outside {
             credentials: Arc::new(FakeCredentials::new(Arc::new(|_: &str| ()))),
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             state_directory: self.directory.path().to_owned(),
+            evidence_key: None,
+            approved_template: self.approved_template,
+            live: self.live.clone(),
         }
     }
 
-    async fn run(&self) -> Result<Ended, Stop> {
+    pub(crate) async fn run(&self) -> Result<Ended, Stop> {
         self.run_with(Cancel::default()).await
     }
 
@@ -80,16 +93,17 @@ impl Outside {
     }
 
     /// Ends what ends with the process, and starts another one.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.world.revive();
         self.store = Arc::new(self.store.reopen());
+        self.live = LiveRuns::default();
     }
 
     async fn recover(&self) -> super::Recovered {
         recover(&self.ports(), Arc::new(Silent), &owner(2), |_| false).await.expect("recovery can work")
     }
 
-    async fn only_run(&self) -> State {
+    pub(crate) async fn only_run(&self) -> State {
         let runs = self.store.runs(None, 10).await.expect("the store can be read");
         assert_eq!(runs.len(), 1);
         State::replay(&self.store.events(&runs[0].run).await.expect("it can be read")).expect("a legal ledger")
@@ -121,6 +135,42 @@ async fn a_crash_at_every_write_of_the_ledger_is_recovered_twice_and_leaves_noth
             outside.restart();
             recovered_twice(&outside, &format!("{cut:?} write {nth}")).await;
         }
+    }
+}
+
+/// A slot is run once, or nothing of it was begun: never claimed without a run, never run twice.
+#[tokio::test]
+async fn a_crash_around_the_claim_of_a_slot_keeps_slot_and_run_together() {
+    let slot: jiff::Timestamp = "2026-11-22T02:15:00Z".parse().expect("a time");
+    let begin = async |outside: &Outside| {
+        let trigger = drill::ledger::Trigger::Schedule { scheduled_for: slot };
+        let request = Request { trigger, ..outside.request() };
+        execute(request, &outside.ports(), Arc::new(Silent), Cancel::default()).await
+    };
+    for cut in [Cut::Before, Cut::After] {
+        let mut outside = Outside::new();
+        outside.store.crash_at(1, cut);
+        tokio::select! {
+            _ = begin(&outside) => panic!("it ended"),
+            () = outside.store.crashed() => {}
+        }
+        outside.restart();
+        outside.recover().await;
+        let claimed = outside.store.histories().await.expect("it can be read");
+        let again = begin(&outside).await;
+        match cut {
+            Cut::Before => {
+                assert!(claimed.is_empty(), "{claimed:?}");
+                assert_eq!(again.expect("it was begun").summary.verdict, Verdict::Passed);
+            }
+            Cut::After => {
+                assert_eq!(claimed[0].last_slot, Some(slot));
+                assert_eq!(claimed[0].last.as_ref().map(|run| run.reason), Some(Some(Reason::Interrupted)));
+                assert!(again.is_err_and(|stop| stop.reason == Reason::AlreadyRunning));
+            }
+        }
+        assert_eq!(outside.store.runs(None, 10).await.expect("it can be read").len(), 1);
+        assert_eq!(outside.world.existing(), []);
     }
 }
 
@@ -300,6 +350,21 @@ async fn an_agent_that_ends_before_it_is_done_is_inconclusive() {
     assert_eq!(outside.world.existing(), []);
 }
 
+#[tokio::test]
+async fn a_template_that_was_not_approved_stops_before_anything_is_made() {
+    let mut outside = Outside::new();
+    outside.approved_template = Some(Sha256Digest::of(b"another"));
+    let ended = outside.run().await.expect("it was begun");
+    assert_eq!((ended.summary.verdict, ended.summary.reason), (Verdict::Inconclusive, Reason::TemplateDrift));
+    let rendered = ended.state.template.as_ref().expect("it is recorded").1;
+    for digest in [rendered, Sha256Digest::of(b"another")] {
+        assert!(ended.summary.message.contains(&digest.to_string()), "{}", ended.summary.message);
+    }
+    assert!(!outside.world.steps().iter().any(|step| step.contains("prepare")), "{:?}", outside.world.steps());
+    outside.approved_template = Some(rendered);
+    assert_eq!(outside.run().await.expect("it was begun").summary.verdict, Verdict::Passed);
+}
+
 /// Invariant 10, for the executor's own waits.
 #[tokio::test]
 async fn a_ledger_that_cannot_be_written_stops_the_next_effect() {
@@ -312,7 +377,7 @@ async fn a_ledger_that_cannot_be_written_stops_the_next_effect() {
     assert!(!made(Resource::Sandbox), "{:?}", outside.world.steps());
 }
 
-fn owner(pid: u32) -> Owner {
+pub(crate) fn owner(pid: u32) -> Owner {
     Owner { pid, start_ticks: 1, boot_id: "boot".to_owned() }
 }
 

@@ -1,13 +1,15 @@
 //! A store with a clock on it: what each operation took and whether it could be done, and what is told of alerts. It adds
 //! nothing and decides nothing.
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
+use drill::port::{Alert, ChainLink, Chained, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use jiff::Timestamp;
@@ -161,6 +163,26 @@ impl Store for Timed {
 
     async fn back_up(&self, to: &Path) -> Result<(), Stop> {
         self.time("back-up", self.inner.back_up(to)).await
+    }
+
+    async fn chained(&self, run: &RunId) -> Result<Option<Chained>, Stop> {
+        self.time("chained", self.inner.chained(run)).await
+    }
+
+    async fn prunable(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Vec<RunSummary>, Stop> {
+        self.time("prunable", self.inner.prunable(before, keep)).await
+    }
+
+    async fn pruned_links(&self) -> Result<Vec<Chained>, Stop> {
+        self.time("pruned-links", self.inner.pruned_links()).await
+    }
+
+    async fn evidence_deleted(&self, links: &[Chained]) -> Result<(), Stop> {
+        self.time("evidence-deleted", self.inner.evidence_deleted(links)).await
+    }
+
+    async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop> {
+        self.time("deleted-evidence", self.inner.deleted_evidence(part)).await
     }
 }
 

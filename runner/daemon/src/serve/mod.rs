@@ -21,8 +21,9 @@ use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
 use crate::executor::{Silent, recover};
 use crate::owner::{self, ThisProcess};
+use crate::reconcile::Reconciler;
 use crate::runner::DrillRunner;
-use crate::{state_dir, wiring};
+use crate::{evidence, state_dir, wiring};
 
 /// Runs until a signal stops it. Everything that was begun has ended when it returns.
 pub async fn serve(config: Config) -> Result<(), Stop> {
@@ -33,7 +34,9 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let _lock = lock::take(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
     let evidence_directory = evidence_directory(&config, &state_directory)?;
-    let ports = wiring::local(&state_directory)?;
+    let mut ports = wiring::local(&state_directory)?;
+    ports.evidence_key = config.evidence.key.as_ref().map(evidence::configured).transpose()?.map(Arc::new);
+    ports.approved_template = config.approved_template;
     // What killed runs left goes first: their drills could not begin, and what they hold may be needed.
     settle(&ports, &me.owner, &state_directory).await?;
 
@@ -42,6 +45,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let alarms = Alarms::new(ports.store.clone());
     alarms.drill_files(&[], &keeper.book().problems).await;
     let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
+    let reconciler = Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), config.retention);
     let setup = Setup {
         concurrency: config.concurrency,
         grace: config.shutdown.grace,
@@ -56,6 +60,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("dispatcher", dispatcher.run());
     tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
+    tasks.spawn_until_stop("reconciliation", reconciler.each_minute());
     tasks.spawn_until_stop("signals", signals(handle.clone())?);
     tasks.spawn_until_stop("watchdog", manager::watchdog(handle.clone()));
     manager::ready(drills);

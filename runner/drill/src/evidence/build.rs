@@ -8,6 +8,7 @@ use crate::evidence::statement::{
     ResourceOutcome, RunResult, STATEMENT_TYPE, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown, Template,
     Tombstone,
 };
+use crate::evidence::stretch::Stretch;
 use crate::id::Sha256Digest;
 use crate::ledger::{self, Event, Held, PhaseRecord, Stamped, State, Summary};
 use crate::proof::LeaseProof;
@@ -30,11 +31,14 @@ pub fn evidence(events: &[Stamped], making: Making) -> Result<Statement, Stop> {
     Ok(statement(&state, summary, events[upto].at, making))
 }
 
-/// `name` is the deleted file's.
-pub fn tombstone(tombstone: Tombstone, name: String) -> Statement<Tombstone> {
+/// Its subjects are the last evidence of each stretch.
+pub fn tombstone(tombstone: Tombstone) -> Statement<Tombstone> {
+    let last = |stretch: &Stretch| {
+        subject(format!("evidence {} of store {}", stretch.last, tombstone.store_id), stretch.digest)
+    };
     Statement {
         statement_type: STATEMENT_TYPE.to_owned(),
-        subject: vec![subject(name, tombstone.digest)],
+        subject: tombstone.deleted.iter().map(last).collect(),
         predicate_type: TOMBSTONE_TYPE.to_owned(),
         predicate: tombstone,
     }

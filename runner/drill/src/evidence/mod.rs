@@ -5,6 +5,7 @@
 mod build;
 mod dsse;
 mod statement;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ pub use statement::{
     ResourceOutcome, RunResult, STATEMENT_TYPE, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown, Template,
     Tombstone,
 };
+pub use stretch::{BLOCK, Stretch, block, merge};
 
 /// Bytes that an envelope may have; a reader reads no more.
 pub const MAX_SIZE: u64 = 64 << 20;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::stretch::Stretch;
 use crate::id::{DrillName, RunId, Sha256Digest};
 use crate::manifest::SnapshotTimeFrom;
 use crate::spec::Fidelity;
@@ -323,10 +324,8 @@ pub enum KeyOrigin {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tombstone {
     pub store_id: String,
-    /// The last one deleted; all before it are gone too.
-    pub through_sequence: u64,
-    /// SHA-256 of that one's envelope.
-    pub digest: Sha256Digest,
+    /// Oldest first.
+    pub deleted: Vec<Stretch>,
     pub made: jiff::Timestamp,
     pub muster_version: String,
 }

@@ -1,8 +1,10 @@
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Stretch;
 use crate::id::{DrillName, RunId, Sha256Digest};
 use crate::ledger::{Event, Owner, RunStarted, Stamped, Trigger};
 use crate::port::Outbox;
@@ -47,7 +49,10 @@ pub trait Store: Outbox {
     async fn chain_head(&self) -> Result<Option<ChainLink>, Stop>;
     /// Refused where `link.sequence` does not follow the head.
     async fn extend_chain(&self, link: &ChainLink) -> Result<(), Stop>;
+    /// Without what was pruned.
     async fn chain(&self) -> Result<Vec<ChainLink>, Stop>;
+    /// The link of one run.
+    async fn chained(&self, run: &RunId) -> Result<Option<Chained>, Stop>;
 
     /// Writes that a slot of a drill is not run, and why. False where the slot was claimed or skipped before.
     async fn skip(&self, drill: &DrillName, scheduled_for: jiff::Timestamp, why: &str) -> Result<bool, Stop>;
@@ -56,8 +61,21 @@ pub trait Store: Outbox {
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop>;
 
     /// Forgets ended runs that owe nothing, in bounded portions: of each drill those older than `before` and those beyond the
-    /// newest `keep`. Its last success stays.
+    /// newest `keep`. Its last success stays, and so does the run of the last link of the chain. A link of a run that is
+    /// forgotten is pruned: its evidence is still to be deleted.
     async fn prune(&self, before: Option<jiff::Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop>;
+
+    /// Runs that [`Store::prune`] would forget, as far as one portion goes.
+    async fn prunable(&self, before: Option<jiff::Timestamp>, keep: Option<u32>) -> Result<Vec<RunSummary>, Stop>;
+
+    /// Pruned links whose evidence is not known to be deleted, oldest first, in bounded number.
+    async fn pruned_links(&self) -> Result<Vec<Chained>, Stop>;
+
+    /// The evidence of these pruned links is deleted: what is left of them is a stretch of the chain.
+    async fn evidence_deleted(&self, links: &[Chained]) -> Result<(), Stop>;
+
+    /// Stretches of deleted evidence that begin in this part of the chain, oldest first.
+    async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop>;
 
     /// Reads all of it and says what is damaged.
     async fn check(&self) -> Result<(), Stop>;
@@ -103,6 +121,20 @@ pub struct ChainLink {
     /// SHA-256 of the envelope's bytes.
     pub digest: Sha256Digest,
     pub path: String,
+}
+
+/// A link and the digest of the one before it, which is None for the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chained {
+    pub link: ChainLink,
+    pub previous: Option<Sha256Digest>,
+}
+
+impl Chained {
+    pub fn stretch(&self) -> Stretch {
+        let ChainLink { sequence, digest, .. } = self.link;
+        Stretch { first: sequence, last: sequence, digest, previous: self.previous }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -37,7 +37,15 @@ impl EvidenceKey {
     }
 
     pub fn load(path: &Path) -> Result<Self, Stop> {
-        let key = SigningKey::load(path, None)?;
+        Self::of(&SigningKey::load(path, None)?)
+    }
+
+    /// The text of a secret key file.
+    pub fn parse(text: &str) -> Result<Self, Stop> {
+        Self::of(&SigningKey::parse(text, None)?)
+    }
+
+    fn of(key: &SigningKey) -> Result<Self, Stop> {
         Ok(Self { key: key.dalek()?, public: key.public() })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Damage, Event, Owner, PhaseOutcome, Resource, RunStarted, State, Summary, Trigger};
 use drill::phase::Phase;
@@ -63,6 +64,8 @@ contract!(
     a_slot_is_run_or_skipped_once,
     a_history_is_what_a_schedule_goes_on_from,
     what_owes_something_and_the_last_success_are_not_forgotten,
+    the_bounds_of_age_and_number_hold_each_on_its_own,
+    evidence_that_was_deleted_stays_a_stretch_of_the_chain,
     an_event_of_absurd_size_is_refused,
 );
 
@@ -397,4 +400,74 @@ async fn what_owes_something_and_the_last_success_are_not_forgotten(world: &dyn 
     assert_eq!(left, [runs[3].run.clone(), runs[2].run.clone(), runs[0].run.clone()]);
     assert!(store.events(&runs[1].run).await.unwrap().is_empty());
     assert_eq!(store.prune(None, None).await.unwrap().runs, 0, "without a bound nothing is forgotten");
+}
+
+async fn the_bounds_of_age_and_number_hold_each_on_its_own(world: &dyn World) {
+    let store = world.open();
+    let runs: Vec<_> = (1..=6).map(|minute| started("orders", minute, 10)).collect();
+    for run in &runs {
+        store.claim(run).await.unwrap();
+        pass(store.as_ref(), run).await;
+    }
+    let test = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: None };
+    let test = RunStarted { trigger: test, ..started("orders", 7, 10) };
+    store.claim(&test).await.unwrap();
+    pass(store.as_ref(), &test).await;
+    let left = async || -> Vec<_> {
+        store.runs(None, 10).await.unwrap().into_iter().map(|run| run.started.strftime("%M").to_string()).collect()
+    };
+    let found: Vec<_> = store.prunable(Some(runs[2].at), None).await.unwrap().into_iter().map(|run| run.run).collect();
+    assert_eq!(found, [runs[0].run.clone(), runs[1].run.clone()]);
+    assert_eq!(store.prune(Some(runs[2].at), None).await.unwrap().runs, 2);
+    assert_eq!(left().await, ["07", "06", "05", "04", "03"]);
+    assert_eq!(store.prune(None, Some(2)).await.unwrap().runs, 2);
+    assert_eq!(left().await, ["07", "06", "05"], "self-tests are counted on their own");
+    assert_eq!(store.prune(None, Some(0)).await.unwrap().runs, 2);
+    assert_eq!(left().await, ["06"]);
+}
+
+async fn evidence_that_was_deleted_stays_a_stretch_of_the_chain(world: &dyn World) {
+    let store = world.open();
+    let runs: Vec<_> = (1..=5).map(|minute| started("orders", minute, 10)).collect();
+    let digest = |sequence: u64| Sha256Digest::of(&sequence.to_be_bytes());
+    for (run, sequence) in runs.iter().zip(1..) {
+        store.claim(run).await.unwrap();
+        let path = format!("/evidence/{}", run.run);
+        store
+            .extend_chain(&ChainLink { sequence, run: run.run.clone(), digest: digest(sequence), path })
+            .await
+            .unwrap();
+        let verdict = match concluded() {
+            Event::Concluded(summary) => Summary { verdict: Verdict::Failed, reason: Reason::CheckFailed, ..summary },
+            other => panic!("{other:?}"),
+        };
+        let written = Event::EvidenceWritten { path: "/evidence".to_owned(), digest: digest(sequence), sequence };
+        for event in [Event::Concluded(verdict), written, Event::Ended { leftovers: Leftovers::None }] {
+            store.append(&run.run, &event).await.unwrap();
+        }
+    }
+    let third = store.chained(&runs[2].run).await.unwrap().unwrap();
+    assert_eq!((third.link.sequence, third.previous), (3, Some(digest(2))));
+    // The head stays, although it is beyond both bounds.
+    assert_eq!(store.prune(Some(runs[2].at), None).await.unwrap().runs, 2);
+    let links = world.open().pruned_links().await.unwrap();
+    let places: Vec<_> = links.iter().map(|link| (link.link.sequence, link.previous)).collect();
+    assert_eq!(places, [(1, None), (2, Some(digest(1)))]);
+    assert_eq!(store.chain().await.unwrap().len(), 3, "what is pruned is no link any more");
+    store.evidence_deleted(&links).await.unwrap();
+    store.evidence_deleted(&links).await.unwrap();
+    let stretch = |first, last| Stretch { first, last, digest: digest(last), previous: None };
+    assert_eq!(world.open().deleted_evidence(1..=100).await.unwrap(), [stretch(1, 2)]);
+    assert_eq!(world.open().deleted_evidence(2..=100).await.unwrap(), []);
+    assert!(store.pruned_links().await.unwrap().is_empty());
+    let third = store.chained(&runs[2].run).await.unwrap().unwrap();
+    assert_eq!(third.previous, Some(digest(2)), "the end of the stretch takes the place of the link");
+    assert_eq!(store.chained(&runs[0].run).await.unwrap(), None);
+    assert_eq!(store.prune(None, Some(0)).await.unwrap().runs, 2);
+    let links = store.pruned_links().await.unwrap();
+    store.evidence_deleted(&links).await.unwrap();
+    assert_eq!(store.deleted_evidence(1..=100).await.unwrap(), [stretch(1, 4)]);
+    assert_eq!(store.chain_head().await.unwrap().unwrap().sequence, 5);
+    let next = ChainLink { sequence: 6, run: started("other", 1, 1).run, digest: digest(6), path: "/e".to_owned() };
+    store.extend_chain(&next).await.unwrap();
 }

@@ -2,13 +2,15 @@
 mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use drill::evidence::{Stretch, merge};
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{ChainLink, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Verdict};
 use jiff::Timestamp;
@@ -31,8 +33,41 @@ struct Durable {
     quarantine: Vec<Quarantine>,
     chain: Vec<ChainLink>,
     outbox: MemoryOutbox,
+    /// Links of `chain` whose runs are forgotten.
+    pruned: BTreeSet<u64>,
+    deleted_evidence: Vec<Stretch>,
     /// By drill, schedule and time: the run, or why it was skipped.
     slots: BTreeMap<(DrillName, String, Timestamp), String>,
+}
+
+impl Durable {
+    /// Oldest first, at most one more than a portion.
+    fn prunable(&self, before: Option<Timestamp>, keep: Option<u32>) -> Vec<RunSummary> {
+        let mut runs: Vec<_> = self.runs.values().map(|run| run.folded.summary()).collect();
+        runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
+        let mut seen: HashMap<(DrillName, bool), u32> = HashMap::new();
+        let mut passed = BTreeSet::new();
+        runs.retain(|run| {
+            let self_test = fold::is_self_test(&run.trigger);
+            let place = seen.entry((run.drill.clone(), self_test)).or_default();
+            *place += 1;
+            let last_success = !self_test && run.verdict == Some(Verdict::Passed) && passed.insert(run.drill.clone());
+            let settled = run.ended.is_some() && run.leftovers == Leftovers::None;
+            let head = self.chain.last().is_some_and(|head| head.run == run.run);
+            let old = before.is_some_and(|before| run.started < before);
+            settled && !last_success && !head && (old || keep.is_some_and(|keep| *place > keep))
+        });
+        runs.reverse();
+        runs.truncate(fold::PORTION as usize + 1);
+        runs
+    }
+
+    fn chained(&self, link: &ChainLink) -> Chained {
+        let before = link.sequence - 1;
+        let kept = self.chain.iter().find(|link| link.sequence == before).map(|link| link.digest);
+        let deleted = self.deleted_evidence.iter().find(|stretch| stretch.last == before);
+        Chained { link: link.clone(), previous: kept.or_else(|| deleted.map(|stretch| stretch.digest)) }
+    }
 }
 
 struct Run {
@@ -73,6 +108,8 @@ impl MemoryStore {
             quarantine: Vec::new(),
             chain: Vec::new(),
             outbox: MemoryOutbox::default(),
+            pruned: BTreeSet::new(),
+            deleted_evidence: Vec::new(),
             slots: BTreeMap::new(),
         })))
     }
@@ -296,7 +333,7 @@ impl Store for MemoryStore {
 
     async fn extend_chain(&self, link: &ChainLink) -> Result<(), Stop> {
         self.write(|durable, _| {
-            fold::check_link(durable.chain.len() as u64, link)?;
+            fold::check_link(durable.chain.last().map_or(0, |head| head.sequence), link)?;
             if durable.chain.iter().any(|known| known.run == link.run) {
                 return Err(fold::chained_already(&link.run));
             }
@@ -307,7 +344,16 @@ impl Store for MemoryStore {
     }
 
     async fn chain(&self) -> Result<Vec<ChainLink>, Stop> {
-        self.read(|durable| durable.chain.clone()).await
+        let kept = |durable: &mut Durable| {
+            let mut chain = durable.chain.clone();
+            chain.retain(|link| !durable.pruned.contains(&link.sequence));
+            chain
+        };
+        self.read(kept).await
+    }
+
+    async fn chained(&self, run: &RunId) -> Result<Option<Chained>, Stop> {
+        self.read(|durable| durable.chain.iter().find(|link| link.run == *run).map(|link| durable.chained(link))).await
     }
 
     async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
@@ -348,27 +394,53 @@ impl Store for MemoryStore {
 
     async fn prune(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop> {
         self.write(|durable, _| {
-            let mut runs: Vec<_> = durable.runs.values().map(|run| run.folded.summary()).collect();
-            runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
-            let mut seen: HashMap<(DrillName, bool), u32> = HashMap::new();
-            let mut passed = BTreeSet::new();
-            let mut forgotten = 0;
-            for run in runs {
-                let self_test = fold::is_self_test(&run.trigger);
-                let place = seen.entry((run.drill.clone(), self_test)).or_default();
-                *place += 1;
-                let last_success =
-                    !self_test && run.verdict == Some(Verdict::Passed) && passed.insert(run.drill.clone());
-                let settled = run.ended.is_some() && run.leftovers == Leftovers::None;
-                let old = run.ended.zip(before).is_some_and(|(ended, before)| ended < before);
-                if settled && !last_success && (old || keep.is_some_and(|keep| *place > keep)) {
-                    durable.runs.remove(&run.run);
-                    forgotten += 1;
-                }
+            let found = durable.prunable(before, keep);
+            let more = found.len() > fold::PORTION as usize;
+            let mut runs = 0;
+            for run in found.into_iter().take(fold::PORTION as usize) {
+                durable.runs.remove(&run.run);
+                let link = durable.chain.iter().find(|link| link.run == run.run);
+                durable.pruned.extend(link.map(|link| link.sequence));
+                runs += 1;
             }
-            Ok(Pruned { runs: forgotten, more: false })
+            Ok(Pruned { runs, more })
         })
         .await
+    }
+
+    async fn prunable(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Vec<RunSummary>, Stop> {
+        self.read(|durable| durable.prunable(before, keep)).await
+    }
+
+    async fn pruned_links(&self) -> Result<Vec<Chained>, Stop> {
+        self.read(|durable| {
+            let pruned = durable.chain.iter().filter(|link| durable.pruned.contains(&link.sequence));
+            pruned.take(fold::PORTION as usize).map(|link| durable.chained(link)).collect()
+        })
+        .await
+    }
+
+    async fn evidence_deleted(&self, links: &[Chained]) -> Result<(), Stop> {
+        self.write(|durable, _| {
+            for link in links {
+                if durable.pruned.remove(&link.link.sequence) {
+                    durable.chain.retain(|kept| kept.sequence != link.link.sequence);
+                    durable.deleted_evidence.push(link.stretch());
+                }
+            }
+            durable.deleted_evidence = merge(std::mem::take(&mut durable.deleted_evidence));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop> {
+        let within = |durable: &mut Durable| {
+            let mut found = durable.deleted_evidence.clone();
+            found.retain(|stretch| part.contains(&stretch.first));
+            found
+        };
+        self.read(within).await
     }
 
     async fn check(&self) -> Result<(), Stop> {

@@ -9,6 +9,9 @@ use jiff::Timestamp;
 /// Bytes of one event as JSON. Far above what any phase writes; it bounds what a hostile restored server can make a run keep.
 pub(super) const MAX_EVENT: usize = 4 << 20;
 
+/// Runs that one call of `prune` forgets: a transaction that others wait for stays short.
+pub(super) const PORTION: u32 = 200;
+
 /// What a run's events add up to, and what `runs` shows of it.
 #[derive(Debug, Clone)]
 pub(super) struct Folded {

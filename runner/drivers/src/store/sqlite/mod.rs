@@ -3,20 +3,23 @@
 mod history;
 mod open;
 mod outbox;
+mod prune;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{ChainLink, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -173,6 +176,11 @@ impl Store for SqliteStore {
         self.with("read", |inner| rows::chain(&inner.connection, "ASC")).await
     }
 
+    async fn chained(&self, run: &RunId) -> Result<Option<Chained>, Stop> {
+        let run = run.clone();
+        self.with("read", move |inner| prune::chained(&inner.connection, run.as_str())).await
+    }
+
     async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
         let (drill, why) = (drill.clone(), why.to_owned());
         self.with("written", move |inner| history::skip(&inner.connection, &drill, scheduled_for, &why)).await
@@ -183,7 +191,24 @@ impl Store for SqliteStore {
     }
 
     async fn prune(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop> {
-        self.with("written", move |inner| history::prune(&mut inner.connection, before, keep)).await
+        self.with("written", move |inner| prune::prune(&mut inner.connection, before, keep)).await
+    }
+
+    async fn prunable(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Vec<RunSummary>, Stop> {
+        self.with("read", move |inner| prune::candidates(&inner.connection, before, keep)).await
+    }
+
+    async fn pruned_links(&self) -> Result<Vec<Chained>, Stop> {
+        self.with("read", |inner| prune::pruned_links(&inner.connection)).await
+    }
+
+    async fn evidence_deleted(&self, links: &[Chained]) -> Result<(), Stop> {
+        let links = links.to_vec();
+        self.with("written", move |inner| prune::evidence_deleted(&mut inner.connection, &links)).await
+    }
+
+    async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop> {
+        self.with("read", move |inner| prune::deleted_evidence(&inner.connection, &part)).await
     }
 
     async fn check(&self) -> Result<(), Stop> {

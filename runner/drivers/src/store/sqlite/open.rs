@@ -1,5 +1,5 @@
 //! Opens the database file, or says why not.
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use drill::stop::{Stop, chain};
 use refinery::{Migration, Runner};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
+use super::rows;
 use super::trouble::{Failure, stop};
-use crate::store::fold::DAMAGED_ADVICE;
+use crate::store::fold::{DAMAGED_ADVICE, Folded};
 
 const MIGRATIONS: [(&str, &str); 3] = [
     ("V1__initial", include_str!("migrations/V1__initial.sql")),
@@ -185,12 +186,27 @@ pub(super) fn check(connection: &Connection) -> Result<(), Failure> {
     let lost: Option<String> = connection
         .query_row("SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1", [], |row| row.get(0))
         .optional()?;
-    match lost {
-        None => Ok(()),
-        Some(table) => Err(Failure::Stop(
+    if let Some(table) = lost {
+        return Err(Failure::Stop(
             Stop::internal(format!("a row of {table} belongs to a run that is not there")).advise(DAMAGED_ADVICE),
-        )),
+        ));
     }
+    ledgers(connection)
+}
+
+/// Each run by itself, as recovery reads it, and what `runs` shows of it.
+fn ledgers(connection: &Connection) -> Result<(), Failure> {
+    let mut statement = connection.prepare(rows::SUMMARY)?;
+    let mut shown = statement.query([])?;
+    while let Some(row) = shown.next()? {
+        let shown = rows::summary(row)?;
+        let folded = Folded::replay(&shown.run, &rows::events(connection, &shown.run)?)?;
+        if folded.summary() != shown {
+            let problem = format!("what is listed of run {} is not what its ledger says", shown.run);
+            return Err(Failure::Stop(Stop::internal(problem).advise(DAMAGED_ADVICE)));
+        }
+    }
+    Ok(())
 }
 
 /// One consistent copy, without the write-ahead log, readable by its owner alone and synced.
@@ -202,10 +218,15 @@ pub(super) fn back_up(connection: &Connection, to: &Path) -> Result<(), Failure>
         };
         Failure::Stop(Stop::internal(format!("{} could not be made: {error}", to.display())).advise(advice))
     };
+    let Some(name) = to.to_str() else {
+        return Err(failed(std::io::Error::new(ErrorKind::InvalidInput, "its name is not UTF-8")));
+    };
     // Made here, so that neither its mode nor what it replaces is up to SQLite; VACUUM INTO takes an empty file.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
-    let copied = connection.execute("VACUUM INTO ?1", [to.to_str().unwrap_or_default()]).map_err(Failure::from);
-    let copied = copied.and_then(|_| file.sync_all().map_err(failed));
+    let copied = connection.execute("VACUUM INTO ?1", [name]).map_err(Failure::from);
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = || file.sync_all().and_then(|()| File::open(directory)?.sync_all());
+    let copied = copied.and_then(|_| synced().map_err(failed));
     if copied.is_err() {
         // An incomplete backup must not pass for one.
         let _ = std::fs::remove_file(to);

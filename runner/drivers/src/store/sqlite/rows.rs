@@ -75,12 +75,15 @@ pub(super) fn quarantined(connection: &Connection) -> Result<Vec<Quarantine>, Fa
 
 /// `order` is ours, never a caller's.
 pub(super) fn chain(connection: &Connection, order: &'static str) -> Result<Vec<ChainLink>, Failure> {
-    let sql = format!("SELECT sequence, run, digest, path FROM chain ORDER BY sequence {order}");
+    let sql = format!("SELECT sequence, run, digest, path FROM chain WHERE pruned = 0 ORDER BY sequence {order}");
     let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map([], |row| {
-        Ok(ChainLink { sequence: unsigned(row, 0)?, run: text(row, 1)?, digest: text(row, 2)?, path: row.get(3)? })
-    })?;
+    let rows = statement.query_map([], link)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Sequence, run, digest and path, in the first four columns.
+pub(super) fn link(row: &Row<'_>) -> Result<ChainLink, Error> {
+    Ok(ChainLink { sequence: unsigned(row, 0)?, run: text(row, 1)?, digest: text(row, 2)?, path: row.get(3)? })
 }
 
 /// Three columns from `first` on.
