@@ -6,13 +6,16 @@ mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use drill::config::Config;
 use drill::ledger::Owner;
+use drill::port::Store;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::tasks::Tasks;
@@ -20,6 +23,7 @@ use crate::alarms::Alarms;
 use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
 use crate::executor::{Silent, recover};
+use crate::metrics::{Metrics, Timed};
 use crate::owner::{self, ThisProcess};
 use crate::reconcile::Reconciler;
 use crate::runner::DrillRunner;
@@ -34,7 +38,9 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let _lock = lock::take(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
     let evidence_directory = evidence_directory(&config, &state_directory)?;
+    let metrics = Arc::new(Metrics::new()?);
     let mut ports = wiring::local(&state_directory)?;
+    ports.store = Arc::new(Timed::new(ports.store, Arc::clone(&metrics)));
     ports.evidence_key = config.evidence.key.as_ref().map(evidence::configured).transpose()?.map(Arc::new);
     ports.approved_template = config.approved_template;
     // What killed runs left goes first: their drills could not begin, and what they hold may be needed.
@@ -51,16 +57,20 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
         grace: config.shutdown.grace,
         store: Arc::clone(&ports.store),
         runner: Arc::new(runner),
-        listeners: Listeners::default(),
+        listeners: Listeners::new(vec![metrics.clone()]),
         alarms,
     };
     let (dispatcher, handle) = Dispatcher::new(setup, keeper.book()).await?;
+    let watched = handle.clone();
+    metrics.follow(move || watched.view());
+    metrics.remember(ports.store.as_ref()).await?;
 
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("dispatcher", dispatcher.run());
     tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
     tasks.spawn_until_stop("reconciliation", reconciler.each_minute());
+    tasks.spawn_until_stop("metrics", refresh(metrics, Arc::clone(&ports.store)));
     tasks.spawn_until_stop("signals", signals(handle.clone())?);
     tasks.spawn_until_stop("watchdog", manager::watchdog(handle.clone()));
     manager::ready(drills);
@@ -72,6 +82,19 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let ended = tasks.end("dispatcher", wind_down).await;
     manager::stopping();
     ended
+}
+
+/// What only the store knows, each minute. Never ends: figures that could not be read stay as they were, and the errors are a
+/// figure of their own.
+async fn refresh(metrics: Arc<Metrics>, store: Arc<dyn Store>) -> Result<(), Stop> {
+    let mut minutes = tokio::time::interval(Duration::from_mins(1));
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        minutes.tick().await;
+        if let Err(stop) = metrics.refresh(store.as_ref()).await {
+            tracing::error!(%stop, "figures of the store could not be read");
+        }
+    }
 }
 
 /// Found out before anything is begun: a drill without evidence would prove nothing.
