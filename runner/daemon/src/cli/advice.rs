@@ -10,7 +10,7 @@ use super::capture::shell;
 
 /// Nothing after a run that passed and left nothing in quarantine. Whoever stopped the run knows best; where they said nothing,
 /// the reason decides.
-pub(super) fn steps(state: &State, summary: &Summary) -> Vec<String> {
+pub(crate) fn steps(state: &State, summary: &Summary) -> Vec<String> {
     let own = summary.advice.clone();
     let mut steps: Vec<String> = own.or_else(|| by_reason(state, summary)).into_iter().collect();
     if state.quarantined.is_some() {

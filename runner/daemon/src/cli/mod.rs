@@ -1,6 +1,7 @@
 //! The command line: one module a command. Exit codes are `drill::verdict`'s; 3 means that nothing was begun.
 pub mod adopt;
-mod advice;
+pub(crate) mod advice;
+mod cancel;
 pub mod capture;
 pub mod completions;
 pub mod doctor;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod runs;
 pub mod schema;
 mod serve;
+pub(crate) mod start;
 pub mod store;
 pub mod style;
 pub mod verify;
@@ -45,6 +47,8 @@ enum Command {
     Adopt(adopt::Args),
     Verify(verify::Args),
     Run(run::Args),
+    Start(start::Args),
+    Cancel(cancel::Args),
     Runs(runs::Args),
     Report(report::Args),
     Evidence(evidence::Args),
@@ -102,6 +106,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Adopt(args) => adopt::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Run(args) => run::run(args).await,
+        Command::Start(args) => start::run(args).await,
+        Command::Cancel(args) => cancel::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Report(args) => report::run(args).await,
         Command::Evidence(args) => evidence::run(args).await,

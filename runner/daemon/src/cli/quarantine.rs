@@ -7,8 +7,10 @@ use drill::port::Quarantine;
 use drill::stop::Stop;
 use drill::unit;
 use drivers::store;
+use serde::Deserialize;
 
 use super::style::{self, Mark, Output, Style, clean};
+use crate::client::Client;
 use crate::state_dir;
 
 /// Backups that a run refused: later runs refuse them too, until they are released
@@ -53,9 +55,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
 }
 
 async fn list(args: &ListArgs) -> Result<ExitCode, Stop> {
-    let entries = match store::look(&state_dir::find()?)? {
-        Some(store) => store.quarantined().await?,
-        None => Vec::new(),
+    let entries = match Client::find()? {
+        Some(daemon) => from_daemon(&daemon).await?,
+        None => match store::look(&state_dir::find()?)? {
+            Some(store) => store.quarantined().await?,
+            None => Vec::new(),
+        },
     };
     let shown = match args.output {
         Output::Json => entries.iter().map(style::json_line).collect::<Result<String, _>>()?,
@@ -66,12 +71,33 @@ async fn list(args: &ListArgs) -> Result<ExitCode, Stop> {
 }
 
 async fn release(args: &ReleaseArgs) -> Result<ExitCode, Stop> {
-    let open = store::open(&state_dir::resolve()?)?;
-    let digest = which(&args.which, &open.quarantined().await?)?;
-    let by = format!("user {}", rustix::process::getuid().as_raw());
-    let released = open.release_quarantine(digest, &by).await?;
+    let (digest, released) = if let Some(daemon) = Client::find()? {
+        let digest = which(&args.which, &from_daemon(&daemon).await?)?;
+        let Released { released } = daemon.post(&format!("/api/v1/quarantine/{digest}/release")).await?;
+        (digest, released)
+    } else {
+        let open = store::open(&state_dir::resolve()?)?;
+        let digest = which(&args.which, &open.quarantined().await?)?;
+        let by = format!("user {}", rustix::process::getuid().as_raw());
+        (digest, open.release_quarantine(digest, &by).await?)
+    };
     style::print(&format!("released {digest} in {}; the next run verifies it again\n", places(released)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Deserialize)]
+struct Entries {
+    quarantine: Vec<Quarantine>,
+}
+
+#[derive(Deserialize)]
+struct Released {
+    released: u64,
+}
+
+async fn from_daemon(daemon: &Client) -> Result<Vec<Quarantine>, Stop> {
+    let Entries { quarantine } = daemon.get("/api/v1/quarantine").await?;
+    Ok(quarantine)
 }
 
 fn places(number: u64) -> String {

@@ -8,8 +8,10 @@ use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Leftovers;
 use drivers::store;
+use serde::Deserialize;
 
 use super::style::{self, Output, Style, clean};
+use crate::client::Client;
 use crate::state_dir;
 
 /// List runs, newest first
@@ -32,9 +34,12 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     let directory = state_dir::find()?;
-    let runs = match store::look(&directory)? {
-        Some(store) => store.runs(args.drill.as_ref(), args.limit).await?,
-        None => Vec::new(),
+    let runs = match Client::find()? {
+        Some(daemon) => from_daemon(&daemon, args.drill.as_ref(), args.limit).await?,
+        None => match store::look(&directory)? {
+            Some(store) => store.runs(args.drill.as_ref(), args.limit).await?,
+            None => Vec::new(),
+        },
     };
     let shown = match args.output {
         Output::Json => json(&runs)?,
@@ -46,6 +51,29 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     };
     style::print(&shown)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Deserialize)]
+struct Page {
+    runs: Vec<RunSummary>,
+    next: Option<String>,
+}
+
+/// Page by page.
+async fn from_daemon(daemon: &Client, drill: Option<&DrillName>, limit: u32) -> Result<Vec<RunSummary>, Stop> {
+    let limit = limit as usize;
+    let drill = drill.map(|drill| format!("&drill={drill}")).unwrap_or_default();
+    let (mut runs, mut before) = (Vec::new(), String::new());
+    while runs.len() < limit {
+        let size = (limit - runs.len()).min(200);
+        let page: Page = daemon.get(&format!("/api/v1/runs?limit={size}{drill}{before}")).await?;
+        runs.extend(page.runs);
+        match page.next {
+            Some(next) => before = format!("&before={next}"),
+            None => break,
+        }
+    }
+    Ok(runs)
 }
 
 fn json(runs: &[RunSummary]) -> Result<String, Stop> {

@@ -13,7 +13,7 @@ use textwrap::{Options, WordSplitter, WrapAlgorithm};
 
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// For people
     Text,
     /// JSON with stable field names
@@ -28,13 +28,13 @@ const BETWEEN_FACTS: &str = "   ";
 /// Colours, or none: words and signs say it too, so that colour is never alone. And the columns of the terminal, where there is
 /// one: elsewhere no line is ever broken, so that what reads it finds one fact a line.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
+pub(crate) struct Style {
     colour: bool,
     columns: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     Good,
     Bad,
     Unsure,
@@ -44,7 +44,7 @@ pub(super) enum Mark {
 
 impl Mark {
     /// What is read where no colour is.
-    pub(super) fn sign(self) -> &'static str {
+    pub(crate) fn sign(self) -> &'static str {
         match self {
             Self::Good => "✓",
             Self::Bad => "✗",
@@ -66,11 +66,11 @@ impl From<Verdict> for Mark {
 }
 
 impl Style {
-    pub(super) fn of_stdout() -> Self {
+    pub(crate) fn of_stdout() -> Self {
         Self::of(&std::io::stdout())
     }
 
-    pub(super) fn of_stderr() -> Self {
+    pub(crate) fn of_stderr() -> Self {
         Self::of(&std::io::stderr())
     }
 
@@ -86,27 +86,27 @@ impl Style {
     }
 
     /// For a file.
-    pub(super) fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self { colour: false, columns: None }
     }
 
     #[cfg(test)]
-    pub(super) fn of_columns(columns: usize) -> Self {
+    pub(crate) fn of_columns(columns: usize) -> Self {
         Self { colour: false, columns: Some(columns) }
     }
 
-    pub(super) fn has_colour(self) -> bool {
+    pub(crate) fn has_colour(self) -> bool {
         self.colour
     }
 
     /// Whether a bar beside the numbers would push them out of sight.
-    pub(super) fn is_narrow(self) -> bool {
+    pub(crate) fn is_narrow(self) -> bool {
         self.columns.is_some_and(|columns| columns < 72)
     }
 
     /// `text` after `lead`, broken between words where the terminal ends, and going on under its own beginning. Nothing is
     /// broken within a word, so that a path or a digest can still be copied.
-    pub(super) fn hang(self, lead: &str, text: &str) -> String {
+    pub(crate) fn hang(self, lead: &str, text: &str) -> String {
         let Some(columns) = self.columns else { return format!("{lead}{text}") };
         let beside = textwrap::core::display_width(lead);
         if beside + textwrap::core::display_width(text) <= columns {
@@ -126,7 +126,7 @@ impl Style {
 
     /// Columns as wide as their widest cell; the last is as long as it likes. `rows` begins with the names of the columns.
     /// Where the terminal is too narrow, each row becomes a few lines: its first cell, and under it the others by name.
-    pub(super) fn table(self, rows: &[Vec<String>]) -> String {
+    pub(crate) fn table(self, rows: &[Vec<String>]) -> String {
         let wide = wide_table(rows);
         let fits = |columns| wide.lines().all(|line| textwrap::core::display_width(line) <= columns);
         match (self.columns, rows.split_first()) {
@@ -150,7 +150,7 @@ impl Style {
         text
     }
 
-    pub(super) fn paint(self, mark: Mark, text: &str) -> String {
+    pub(crate) fn paint(self, mark: Mark, text: &str) -> String {
         let colour = match mark {
             Mark::Good => AnsiColor::Green,
             Mark::Bad => AnsiColor::Red,
@@ -160,11 +160,11 @@ impl Style {
         self.with(Ansi::new().fg_color(Some(colour.into())), text)
     }
 
-    pub(super) fn heading(self, text: &str) -> String {
+    pub(crate) fn heading(self, text: &str) -> String {
         self.with(Ansi::new().bold(), text)
     }
 
-    pub(super) fn sign(self, mark: Mark) -> String {
+    pub(crate) fn sign(self, mark: Mark) -> String {
         self.paint(mark, mark.sign())
     }
 
@@ -175,7 +175,7 @@ impl Style {
 
 /// What came out of a backup or a database, made harmless: control characters, those that turn the direction of text, those
 /// that end a line and those that nobody sees are shown by their numbers. It stays on one line.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || is_deceptive(c) {
@@ -194,7 +194,7 @@ fn is_deceptive(c: char) -> bool {
 }
 
 /// Whoever closed the stream has seen enough.
-pub(super) fn print(text: &str) -> Result<(), Stop> {
+pub(crate) fn print(text: &str) -> Result<(), Stop> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -205,7 +205,7 @@ pub(super) fn print(text: &str) -> Result<(), Stop> {
 }
 
 /// One line.
-pub(super) fn json_line<T: Serialize>(value: &T) -> Result<String, Stop> {
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<String, Stop> {
     let text = serde_json::to_string(value);
     text.map(|text| clean_json(&text) + "\n")
         .map_err(|error| Stop::internal(format!("a result cannot be written as JSON: {error}")))
@@ -213,7 +213,7 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> Result<String, Stop> {
 
 /// The same JSON without what a terminal would act on, for whoever prints it on one: JSON's own rules leave DEL, the C1
 /// controls and direction overrides as they are. In JSON they stand in strings only, where an escape means the same.
-pub(super) fn clean_json(json: &str) -> String {
+pub(crate) fn clean_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
         if (c.is_control() && c != '\n') || is_deceptive(c) {
@@ -255,7 +255,7 @@ fn wide_table(rows: &[Vec<String>]) -> String {
 }
 
 /// To the second: `2026-11-22 02:15:00Z`.
-pub(super) fn time(at: jiff::Timestamp) -> String {
+pub(crate) fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 

@@ -68,6 +68,11 @@ impl Handle {
         let _ = self.events.send(event).await;
     }
 
+    /// Whether the dispatcher has ended.
+    pub fn is_gone(&self) -> bool {
+        self.events.is_closed()
+    }
+
     /// The newest.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())

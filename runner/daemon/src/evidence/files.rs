@@ -117,7 +117,7 @@ pub(super) fn digest_of(path: &Path) -> Result<Option<Sha256Digest>, Stop> {
 }
 
 /// A regular file of at most [`MAX_SIZE`].
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Without it, opening a FIFO waits for somebody to write.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

@@ -17,6 +17,7 @@ mod verify;
 mod write;
 
 pub use chain::ChainReport;
+pub(crate) use files::read;
 pub use key::{KEY_NAME, PUBLIC_KEY_NAME, configured};
 pub use prune::{Forgotten, prune};
 pub use verify::{Verified, verify};

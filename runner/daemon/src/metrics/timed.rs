@@ -105,6 +105,15 @@ impl Store for Timed {
         self.time("runs", self.inner.runs(drill, limit)).await
     }
 
+    async fn older_runs(
+        &self,
+        drill: Option<&DrillName>,
+        than: (Timestamp, &RunId),
+        limit: u32,
+    ) -> Result<Vec<RunSummary>, Stop> {
+        self.time("older-runs", self.inner.older_runs(drill, than, limit)).await
+    }
+
     async fn unsettled(&self) -> Result<Vec<RunId>, Stop> {
         self.time("unsettled", self.inner.unsettled()).await
     }

@@ -30,6 +30,14 @@ pub trait Store: Outbox {
     /// Newest first.
     async fn runs(&self, drill: Option<&DrillName>, limit: u32) -> Result<Vec<RunSummary>, Stop>;
 
+    /// Those that come after `than` in the order of [`Store::runs`], whether that is still there or not.
+    async fn older_runs(
+        &self,
+        drill: Option<&DrillName>,
+        than: (jiff::Timestamp, &RunId),
+        limit: u32,
+    ) -> Result<Vec<RunSummary>, Stop>;
+
     /// Runs that have not ended, or that ended and still owe something.
     async fn unsettled(&self) -> Result<Vec<RunId>, Stop>;
 

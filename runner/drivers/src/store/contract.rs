@@ -247,6 +247,14 @@ async fn runs_are_listed_newest_first(world: &dyn World) {
     let orders = "orders".parse().unwrap();
     assert_eq!(drills(store.runs(Some(&orders), 10).await.unwrap()), ["orders 09", "orders 02"]);
     assert!(store.runs(Some(&"none".parse().unwrap()), 10).await.unwrap().is_empty());
+    let than = started("users", 3, 10);
+    let older = |drill: Option<drill::id::DrillName>, limit| {
+        let (store, than) = (&store, &than);
+        async move { drills(store.older_runs(drill.as_ref(), (than.at, &than.run), limit).await.unwrap()) }
+    };
+    assert_eq!(older(None, 10).await, ["orders 02", "stock 01"]);
+    assert_eq!(older(None, 1).await, ["orders 02"]);
+    assert_eq!(older(Some(orders), 10).await, ["orders 02"]);
 }
 
 async fn a_quarantined_copy_stays_until_released(world: &dyn World) {

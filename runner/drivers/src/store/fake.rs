@@ -277,6 +277,18 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn older_runs(
+        &self,
+        drill: Option<&DrillName>,
+        than: (Timestamp, &RunId),
+        limit: u32,
+    ) -> Result<Vec<RunSummary>, Stop> {
+        let mut runs = self.runs(drill, u32::MAX).await?;
+        runs.retain(|run| (run.started, &run.run) < than);
+        runs.truncate(limit as usize);
+        Ok(runs)
+    }
+
     async fn unsettled(&self) -> Result<Vec<RunId>, Stop> {
         self.read(|durable| {
             let mut runs: Vec<_> = durable.runs.values().map(|run| run.folded.summary()).collect();

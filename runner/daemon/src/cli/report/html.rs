@@ -18,8 +18,12 @@ use crate::cli::style::{Mark, clean, time};
 
 pub(super) fn html(report: &Report) -> Result<String, Stop> {
     let facts = Facts::of(&report.state);
-    let page = Page::of(report, &facts).render().or_stop(Reason::Internal, "writing the report as HTML")?;
-    // A direction override would turn the text around it, and a NUL is no character of HTML. The template has neither.
+    rendered(&Page::of(report, &facts))
+}
+
+/// A direction override would turn the text around it, and a NUL is no character of HTML. No template has either.
+pub(crate) fn rendered(page: &impl Template) -> Result<String, Stop> {
+    let page = page.render().or_stop(Reason::Internal, "writing a page of HTML")?;
     Ok(page.lines().fold(String::with_capacity(page.len()), |mut cleaned, line| {
         let _ = writeln!(cleaned, "{}", clean(line));
         cleaned
@@ -28,69 +32,69 @@ pub(super) fn html(report: &Report) -> Result<String, Stop> {
 
 #[derive(Template)]
 #[template(path = "report.html")]
-struct Page<'a> {
-    run: &'a str,
-    drill: &'a str,
-    verdict: Item,
-    warnings: Vec<Item>,
-    next: Vec<String>,
-    what: Vec<(&'static str, String)>,
-    objectives: [Objective; 2],
-    overhead: Option<String>,
-    bars: Vec<Bar<'a>>,
-    total: String,
-    groups: Vec<Group<'a>>,
-    checks: Vec<Item>,
-    plugins: Vec<PluginRow<'a>>,
-    template: Option<String>,
-    limits: Vec<Item>,
-    probes: Vec<Item>,
-    lease: Option<(String, Vec<Item>)>,
-    teardown: Vec<Item>,
-    connections: &'a [String],
-    evidence: Option<Evidence<'a>>,
-    version: &'a str,
+pub(crate) struct Page<'a> {
+    pub(crate) run: &'a str,
+    pub(crate) drill: &'a str,
+    pub(crate) verdict: Item,
+    pub(crate) warnings: Vec<Item>,
+    pub(crate) next: Vec<String>,
+    pub(crate) what: Vec<(&'static str, String)>,
+    pub(crate) objectives: [Objective; 2],
+    pub(crate) overhead: Option<String>,
+    pub(crate) bars: Vec<Bar<'a>>,
+    pub(crate) total: String,
+    pub(crate) groups: Vec<Group<'a>>,
+    pub(crate) checks: Vec<Item>,
+    pub(crate) plugins: Vec<PluginRow<'a>>,
+    pub(crate) template: Option<String>,
+    pub(crate) limits: Vec<Item>,
+    pub(crate) probes: Vec<Item>,
+    pub(crate) lease: Option<(String, Vec<Item>)>,
+    pub(crate) teardown: Vec<Item>,
+    pub(crate) connections: &'a [String],
+    pub(crate) evidence: Option<Evidence<'a>>,
+    pub(crate) version: &'a str,
 }
 
 /// A mark, what it is about, and more of it.
-struct Item {
-    mark: Mark,
-    text: String,
-    more: Vec<String>,
+pub(crate) struct Item {
+    pub(crate) mark: Mark,
+    pub(crate) text: String,
+    pub(crate) more: Vec<String>,
 }
 
 /// One phase on the scale of the whole run; places are in percent.
-struct Bar<'a> {
-    mark: Mark,
-    name: &'static str,
-    took: String,
-    left: String,
-    width: String,
-    note: &'a str,
-    advice: Option<&'a str>,
+pub(crate) struct Bar<'a> {
+    pub(crate) mark: Mark,
+    pub(crate) name: &'static str,
+    pub(crate) took: String,
+    pub(crate) left: String,
+    pub(crate) width: String,
+    pub(crate) note: &'a str,
+    pub(crate) advice: Option<&'a str>,
 }
 
 /// The findings of one check on one database, or of one phase.
-struct Group<'a> {
-    title: String,
-    findings: Vec<&'a Finding>,
+pub(crate) struct Group<'a> {
+    pub(crate) title: String,
+    pub(crate) findings: Vec<&'a Finding>,
 }
 
-struct PluginRow<'a> {
-    check: &'a str,
-    from: &'a str,
-    digest: String,
-    grants: String,
+pub(crate) struct PluginRow<'a> {
+    pub(crate) check: &'a str,
+    pub(crate) from: &'a str,
+    pub(crate) digest: String,
+    pub(crate) grants: String,
 }
 
-struct Evidence<'a> {
-    path: &'a str,
-    digest: String,
-    sequence: u64,
+pub(crate) struct Evidence<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) digest: String,
+    pub(crate) sequence: u64,
 }
 
 impl<'a> Page<'a> {
-    fn of(report: &'a Report, facts: &'a Facts) -> Self {
+    pub(crate) fn of(report: &'a Report, facts: &'a Facts) -> Self {
         let state = &report.state;
         let (bars, total) = timeline(report, facts);
         let probes = facts.isolation.probes.iter().map(|probe| {
@@ -134,7 +138,7 @@ impl<'a> Page<'a> {
 
 /// For the template's rules of style.
 impl Mark {
-    fn class(self) -> &'static str {
+    pub(crate) fn class(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Bad => "bad",
@@ -163,11 +167,11 @@ impl From<(Mark, String)> for Item {
 }
 
 impl Group<'_> {
-    fn mark(finding: &Finding) -> Mark {
+    pub(crate) fn mark(finding: &Finding) -> Mark {
         words::severity(finding.severity)
     }
 
-    fn severity(finding: &Finding) -> &'static str {
+    pub(crate) fn severity(finding: &Finding) -> &'static str {
         match finding.severity {
             Severity::Failure => "failure",
             Severity::Warning => "warning",

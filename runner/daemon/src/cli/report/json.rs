@@ -41,7 +41,17 @@ struct Evidence<'a> {
     sequence: u64,
 }
 
-pub(super) fn json(report: &Report) -> Result<String, Stop> {
+pub(crate) fn json(report: &Report) -> Result<String, Stop> {
+    let text = serde_json::to_string_pretty(&of(report));
+    text.map(|text| clean_json(&text) + "\n")
+        .map_err(|error| Stop::internal(format!("the report cannot be written: {error}")))
+}
+
+pub(crate) fn value(report: &Report) -> Result<serde_json::Value, Stop> {
+    serde_json::to_value(of(report)).map_err(|error| Stop::internal(format!("the report cannot be written: {error}")))
+}
+
+fn of(report: &Report) -> Json<'_> {
     let state = &report.state;
     let facts = Facts::of(state);
     let result = state.summary.clone().map(|summary| RunResult {
@@ -52,7 +62,7 @@ pub(super) fn json(report: &Report) -> Result<String, Stop> {
         leftovers: state.leftovers(),
     });
     let evidence = state.evidence.as_ref();
-    let json = Json {
+    Json {
         run: &state.started.run,
         drill: facts.drill,
         muster_version: &state.started.muster_version,
@@ -71,8 +81,5 @@ pub(super) fn json(report: &Report) -> Result<String, Stop> {
         teardown: facts.teardown,
         connections_reported_by_restored_server: facts.connections_reported_by_restored_server,
         evidence: evidence.map(|(path, digest, sequence)| Evidence { path, digest: *digest, sequence: *sequence }),
-    };
-    let text = serde_json::to_string_pretty(&json);
-    text.map(|text| clean_json(&text) + "\n")
-        .map_err(|error| Stop::internal(format!("the report cannot be written: {error}")))
+    }
 }

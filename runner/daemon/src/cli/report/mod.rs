@@ -1,10 +1,10 @@
 //! `muster report`: all that the ledger knows of a run.
-mod html;
-mod json;
+pub(crate) mod html;
+pub(crate) mod json;
 #[cfg(test)]
 mod tests;
 mod text;
-mod words;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,13 +70,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
 }
 
 /// What a run's events say.
-struct Report {
-    state: State,
-    ended: Option<jiff::Timestamp>,
+pub(crate) struct Report {
+    pub(crate) state: State,
+    pub(crate) ended: Option<jiff::Timestamp>,
 }
 
 impl Report {
-    fn of(events: &[Stamped]) -> Result<Self, Stop> {
+    pub(crate) fn of(events: &[Stamped]) -> Result<Self, Stop> {
         let state = State::replay(events).map_err(|error| {
             Stop::internal(format!("the ledger of this run cannot be read: {error}"))
                 .advise("this is a defect of muster, or the state directory was changed by hand; please report it")
@@ -86,7 +86,7 @@ impl Report {
     }
 
     /// For whatever has happened to the run by now.
-    fn next_steps(&self) -> Vec<String> {
+    pub(crate) fn next_steps(&self) -> Vec<String> {
         let state = &self.state;
         let mut steps = Vec::new();
         if self.ended.is_none() {

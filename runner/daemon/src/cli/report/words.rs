@@ -12,18 +12,18 @@ use drill::unit;
 
 use crate::cli::style::{Mark, time};
 
-pub(super) fn milliseconds(milliseconds: u64) -> String {
+pub(crate) fn milliseconds(milliseconds: u64) -> String {
     unit::duration(Duration::from_millis(milliseconds))
 }
 
 /// What was measured against what was asked for.
-pub(super) struct Objective {
-    pub(super) name: &'static str,
-    pub(super) mark: Mark,
-    pub(super) text: String,
+pub(crate) struct Objective {
+    pub(crate) name: &'static str,
+    pub(crate) mark: Mark,
+    pub(crate) text: String,
 }
 
-pub(super) fn objectives(recovery: &Recovery) -> [Objective; 2] {
+pub(crate) fn objectives(recovery: &Recovery) -> [Objective; 2] {
     let time = (recovery.time_actual_milliseconds, recovery.time_objective_milliseconds);
     let point = (recovery.point_actual_milliseconds, recovery.point_objective_milliseconds);
     let judged = recovery.fidelity == Fidelity::Production;
@@ -44,7 +44,7 @@ fn objective(name: &'static str, (actual, objective): (Option<u64>, Option<u64>)
 }
 
 /// Who stands for the backup.
-pub(super) fn vouched(artifact: &Artifact) -> (Mark, String) {
+pub(crate) fn vouched(artifact: &Artifact) -> (Mark, String) {
     match &artifact.signed_by {
         Some(key) => (Mark::None, format!("signed by {key}")),
         None => (Mark::Warning, format!("UNSIGNED, vouched for by {}", artifact.vouched_by)),
@@ -52,7 +52,7 @@ pub(super) fn vouched(artifact: &Artifact) -> (Mark, String) {
 }
 
 /// When its snapshot was taken, and who says so where that is not the signed manifest.
-pub(super) fn taken(artifact: &Artifact) -> String {
+pub(crate) fn taken(artifact: &Artifact) -> String {
     let note = artifact.snapshot_time_from.note();
     let taken = match artifact.snapshot_time {
         Some(taken) if note.is_empty() => format!("taken {}", time(taken)),
@@ -62,7 +62,7 @@ pub(super) fn taken(artifact: &Artifact) -> String {
     format!("{taken} from {}", artifact.source_version)
 }
 
-pub(super) fn phase(phase: &Phase) -> (Mark, &str) {
+pub(crate) fn phase(phase: &Phase) -> (Mark, &str) {
     match (phase.outcome, &phase.problem) {
         (PhaseOutcome::Stopped, Some(problem)) => (Mark::from(problem.reason.verdict()), &problem.message),
         (PhaseOutcome::Done, _) => (Mark::Good, phase.note.as_deref().unwrap_or_default()),
@@ -71,11 +71,11 @@ pub(super) fn phase(phase: &Phase) -> (Mark, &str) {
     }
 }
 
-pub(super) fn took(phase: &Phase) -> String {
+pub(crate) fn took(phase: &Phase) -> String {
     phase.milliseconds.map_or_else(|| "-".to_owned(), milliseconds)
 }
 
-pub(super) fn check(check: &Check, facts: &Facts) -> (Mark, String) {
+pub(crate) fn check(check: &Check, facts: &Facts) -> (Mark, String) {
     let failed = facts.findings.iter().any(|finding| {
         finding.severity == Severity::Failure
             && finding.source == check.check
@@ -95,12 +95,12 @@ pub(super) fn check(check: &Check, facts: &Facts) -> (Mark, String) {
 }
 
 /// Why a check was stopped at a limit.
-pub(super) fn check_limit(check: &Check) -> Option<String> {
+pub(crate) fn check_limit(check: &Check) -> Option<String> {
     let limit = check.limit.as_ref()?;
     Some(format!("{}: used {} of {}; {}", limit.name, limit.used, limit.allowed, limit.advice))
 }
 
-pub(super) fn usage(usage: &CheckUsage) -> String {
+pub(crate) fn usage(usage: &CheckUsage) -> String {
     format!(
         "took {}, {} of CPU, {} of memory",
         milliseconds(usage.wall_milliseconds),
@@ -109,11 +109,11 @@ pub(super) fn usage(usage: &CheckUsage) -> String {
     )
 }
 
-pub(super) fn grants(plugin: &Plugin) -> String {
+pub(crate) fn grants(plugin: &Plugin) -> String {
     if plugin.grants.is_empty() { "nothing".to_owned() } else { plugin.grants.join(", ") }
 }
 
-pub(super) fn severity(severity: Severity) -> Mark {
+pub(crate) fn severity(severity: Severity) -> Mark {
     match severity {
         Severity::Failure => Mark::Bad,
         Severity::Warning => Mark::Warning,
@@ -121,12 +121,12 @@ pub(super) fn severity(severity: Severity) -> Mark {
     }
 }
 
-pub(super) fn details(finding: &Finding) -> String {
+pub(crate) fn details(finding: &Finding) -> String {
     let details: Vec<_> = finding.details.iter().map(|detail| format!("{} {}", detail.name, detail.value)).collect();
     details.join(", ")
 }
 
-pub(super) fn limit(limit: &Limit) -> (Mark, String) {
+pub(crate) fn limit(limit: &Limit) -> (Mark, String) {
     let bytes = matches!(limit.what.as_str(), "memory" | "disk");
     let value = if bytes { unit::size(limit.value) } else { unit::count(limit.value) };
     let scope = if limit.total { "for the whole sandbox" } else { "not for the sandbox as a whole" };
@@ -134,7 +134,7 @@ pub(super) fn limit(limit: &Limit) -> (Mark, String) {
     (mark, format!("{} {value}, by {}, {scope}", limit.what, limit.enforced_by))
 }
 
-pub(super) fn probe(probe: &Probe) -> (Mark, &'static str) {
+pub(crate) fn probe(probe: &Probe) -> (Mark, &'static str) {
     let mark = if probe.expected == probe.observed { Mark::Good } else { Mark::Bad };
     match probe.observed {
         Expected::Closed => (mark, "closed"),
@@ -142,13 +142,13 @@ pub(super) fn probe(probe: &Probe) -> (Mark, &'static str) {
     }
 }
 
-pub(super) fn attempt(attempt: &Attempt) -> (Mark, String) {
+pub(crate) fn attempt(attempt: &Attempt) -> (Mark, String) {
     let (mark, held) = if attempt.held { (Mark::Good, "could not") } else { (Mark::Bad, "could") };
     let state = attempt.sqlstate.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
     (mark, format!("{held} {} in {}{state}", attempt.what, attempt.database))
 }
 
-pub(super) fn teardown(resource: &Teardown) -> (Mark, String) {
+pub(crate) fn teardown(resource: &Teardown) -> (Mark, String) {
     match (resource.outcome, &resource.problem) {
         (ResourceOutcome::Released, _) => (Mark::Good, resource.observed.join(", ")),
         (ResourceOutcome::StillOwed, Some(problem)) => (Mark::Bad, format!("still there: {}", problem.message)),

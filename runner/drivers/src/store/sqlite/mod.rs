@@ -114,6 +114,17 @@ impl Store for SqliteStore {
         self.with("read", move |inner| rows::runs(&inner.connection, drill.as_deref(), limit)).await
     }
 
+    async fn older_runs(
+        &self,
+        drill: Option<&DrillName>,
+        than: (Timestamp, &RunId),
+        limit: u32,
+    ) -> Result<Vec<RunSummary>, Stop> {
+        let drill = drill.map(|drill| drill.as_str().to_owned());
+        let than = (than.0, than.1.as_str().to_owned());
+        self.with("read", move |inner| rows::older_runs(&inner.connection, drill.as_deref(), &than, limit)).await
+    }
+
     async fn unsettled(&self) -> Result<Vec<RunId>, Stop> {
         self.with("read", |inner| rows::unsettled(&inner.connection)).await
     }

@@ -56,6 +56,28 @@ pub(super) fn runs(connection: &Connection, drill: Option<&str>, limit: u32) -> 
     Ok(found?)
 }
 
+pub(super) fn older_runs(
+    connection: &Connection,
+    drill: Option<&str>,
+    (started, run): &(Timestamp, String),
+    limit: u32,
+) -> Result<Vec<RunSummary>, Failure> {
+    let older = "(started, run) < (?1, ?2)";
+    let newest = "ORDER BY started DESC, run DESC LIMIT ?3";
+    let started = nanoseconds(*started)?;
+    let found: Result<_, Error> = match drill {
+        Some(drill) => connection
+            .prepare(&format!("{SUMMARY} WHERE drill = ?4 AND {older} {newest}"))?
+            .query_map(params![started, run, limit, drill], summary)?
+            .collect(),
+        None => connection
+            .prepare(&format!("{SUMMARY} WHERE {older} {newest}"))?
+            .query_map(params![started, run, limit], summary)?
+            .collect(),
+    };
+    Ok(found?)
+}
+
 pub(super) fn unsettled(connection: &Connection) -> Result<Vec<RunId>, Failure> {
     let sql = "SELECT run FROM runs WHERE ended IS NULL OR leftovers = 'some' ORDER BY started, run";
     let mut statement = connection.prepare(sql)?;

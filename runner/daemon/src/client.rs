@@ -1,0 +1,208 @@
+//! Talks to the daemon of a state directory, over its socket.
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use futures_util::{Stream, StreamExt as _, stream};
+use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::http::SOCKET;
+use crate::state_dir;
+
+/// An answer begins within it, and a stream says something.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// A line of a stream; the ledger's largest event is far below it.
+const LINE: usize = 4 * 1_024 * 1_024;
+
+pub(crate) struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+/// What the daemon says is wrong.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+    advice: Option<String>,
+}
+
+/// One server-sent event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Told {
+    pub(crate) kind: String,
+    pub(crate) data: String,
+}
+
+impl Client {
+    /// The daemon of this state directory. None where none answers: nobody listens, or it is another user's.
+    pub(crate) fn find() -> Result<Option<Self>, Stop> {
+        Self::at(&socket()?)
+    }
+
+    /// For what only a daemon can do; `instead` is what to do without one.
+    pub(crate) fn needed(instead: &str) -> Result<Self, Stop> {
+        let socket = socket()?;
+        Self::at(&socket)?.ok_or_else(|| {
+            Stop::internal(format!("no daemon answers at {}", socket.display()))
+                .advise(format!("start one with `muster serve`, as the user who asks now; {instead}"))
+        })
+    }
+
+    pub(crate) fn at(socket: &Path) -> Result<Option<Self>, Stop> {
+        match std::os::unix::net::UnixStream::connect(socket) {
+            Ok(_) => {}
+            // A path that is too long cannot be anybody's socket.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound
+                        | ErrorKind::ConnectionRefused
+                        | ErrorKind::PermissionDenied
+                        | ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(error).or_stop(Reason::Internal, format!("asking the daemon at {}", socket.display()));
+            }
+        }
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .connect_timeout(Duration::from_secs(5))
+            .read_timeout(PATIENCE)
+            .build()
+            .or_stop(Reason::Internal, "preparing to ask the daemon")?;
+        Ok(Some(Self { http, socket: socket.to_owned() }))
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Stop> {
+        self.json(self.send(Method::GET, path).await?).await
+    }
+
+    /// Asks for a change.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Stop> {
+        self.json(self.send(Method::POST, path).await?).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Stop> {
+        response.json().await.or_stop(Reason::Internal, self.tried())
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Response, Stop> {
+        // The name is for form: the socket is where it goes.
+        let mut request = self.http.request(method.clone(), format!("http://localhost{path}"));
+        if method == Method::POST {
+            request = request.header("content-type", "application/json").body("{}");
+        }
+        let response = request.send().await.or_stop(Reason::Internal, self.tried())?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem = response.json::<Problem>().await.ok();
+        let problem =
+            problem.unwrap_or_else(|| Problem { detail: format!("the daemon answers {status}"), advice: None });
+        let stop = Stop::internal(problem.detail);
+        Err(match problem.advice {
+            Some(advice) => stop.advise(advice),
+            None => stop,
+        })
+    }
+
+    /// What happens to a run, from event `seen` on; ends where the daemon ends it.
+    pub(crate) async fn follow(
+        &self,
+        path: &str,
+        seen: u64,
+    ) -> Result<Option<impl Stream<Item = Result<Told, Stop>> + use<>>, Stop> {
+        let request = self.http.get(format!("http://localhost{path}")).header("last-event-id", seen.to_string());
+        let response = request.send().await.or_stop(Reason::Internal, self.tried())?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(Stop::internal(format!("{}: {}", self.tried(), response.status())));
+        }
+        let tried = self.tried();
+        let start = (Box::pin(response.bytes_stream()), Events::default(), tried);
+        Ok(Some(stream::unfold(start, |(mut bytes, mut events, tried)| async {
+            loop {
+                if let Some(told) = events.next() {
+                    return Some((Ok(told), (bytes, events, tried)));
+                }
+                let read = bytes.next().await?.or_stop(Reason::Internal, &tried).and_then(|read| events.push(&read));
+                if let Err(stop) = read {
+                    return Some((Err(stop), (bytes, events, tried)));
+                }
+            }
+        })))
+    }
+
+    fn tried(&self) -> String {
+        format!("asking the daemon at {}", self.socket.display())
+    }
+}
+
+/// `$MUSTER_SOCKET`, which is where `http.socket` says, else the one in the state directory.
+fn socket() -> Result<PathBuf, Stop> {
+    match std::env::var_os("MUSTER_SOCKET").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(path.into()),
+        None => Ok(state_dir::find()?.join(SOCKET)),
+    }
+}
+
+/// What came of a stream and was not told yet.
+#[derive(Default)]
+struct Events {
+    bytes: Vec<u8>,
+    told: Told,
+}
+
+impl Events {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        if self.bytes.len() + bytes.len() > LINE {
+            return Err(Stop::internal("the daemon's stream has a line that is too long"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Whatever is whole by now.
+    fn next(&mut self) -> Option<Told> {
+        while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.bytes.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            match line.trim_end_matches(['\r', '\n']).split_once(':') {
+                Some(("event", kind)) => kind.trim_start().clone_into(&mut self.told.kind),
+                Some(("data", data)) => self.told.data.push_str(data.strip_prefix(' ').unwrap_or(data)),
+                Some(_) => {}
+                None if self.told.kind.is_empty() && self.told.data.is_empty() => {}
+                None => return Some(std::mem::take(&mut self.told)),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_when_they_are_whole() {
+        let mut events = Events::default();
+        let text = "event: ledger\ndata: {\"a\": 1}\nid: 4\n\n:\n\nevent: stopping\ndata: {}\n\n";
+        let mut told = Vec::new();
+        for byte in text.as_bytes() {
+            events.push(&[*byte]).expect("it is short");
+            told.extend(events.next());
+        }
+        let event = |kind: &str, data: &str| Told { kind: kind.to_owned(), data: data.to_owned() };
+        assert_eq!(told, [event("ledger", "{\"a\": 1}"), event("stopping", "{}")]);
+    }
+}
