@@ -23,11 +23,12 @@ use crate::alarms::Alarms;
 use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
 use crate::executor::{Silent, recover};
+use crate::feed::Feed;
 use crate::metrics::{Metrics, Timed};
 use crate::owner::{self, ThisProcess};
 use crate::reconcile::Reconciler;
 use crate::runner::DrillRunner;
-use crate::{evidence, state_dir, wiring};
+use crate::{evidence, http, state_dir, wiring};
 
 /// Runs until a signal stops it. Everything that was begun has ended when it returns.
 pub async fn serve(config: Config) -> Result<(), Stop> {
@@ -43,6 +44,8 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     ports.store = Arc::new(Timed::new(ports.store, Arc::clone(&metrics)));
     ports.evidence_key = config.evidence.key.as_ref().map(evidence::configured).transpose()?.map(Arc::new);
     ports.approved_template = config.approved_template;
+    let socket = config.http.socket.clone().unwrap_or_else(|| state_directory.join(http::SOCKET));
+    let server = http::Server::bind(&config.http, &socket)?;
     // What killed runs left goes first: their drills could not begin, and what they hold may be needed.
     settle(&ports, &me.owner, &state_directory).await?;
 
@@ -52,12 +55,13 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     alarms.drill_files(&[], &keeper.book().problems).await;
     let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
     let reconciler = Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), config.retention);
+    let feed = Feed::new();
     let setup = Setup {
         concurrency: config.concurrency,
         grace: config.shutdown.grace,
         store: Arc::clone(&ports.store),
         runner: Arc::new(runner),
-        listeners: Listeners::new(vec![metrics.clone()]),
+        listeners: Listeners::new(vec![metrics.clone(), Arc::new(feed.clone())]),
         alarms,
     };
     let (dispatcher, handle) = Dispatcher::new(setup, keeper.book()).await?;
@@ -67,14 +71,23 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
 
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
+    let address = server.address();
+    let figures = Arc::clone(&metrics);
+    let app = http::App {
+        dispatcher: handle.clone(),
+        store: Arc::clone(&ports.store),
+        feed,
+        metrics: Arc::new(move || figures.render()),
+    };
     tasks.spawn("dispatcher", dispatcher.run());
+    tasks.spawn("HTTP", server.serve(app, stop.clone()));
     tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
     tasks.spawn_until_stop("reconciliation", reconciler.each_minute());
     tasks.spawn_until_stop("metrics", refresh(metrics, Arc::clone(&ports.store)));
     tasks.spawn_until_stop("signals", signals(handle.clone())?);
     tasks.spawn_until_stop("watchdog", manager::watchdog(handle.clone()));
     manager::ready(drills);
-    tracing::info!(drills, state = %state_directory.display(), "muster serves");
+    tracing::info!(drills, %address, state = %state_directory.display(), "muster serves");
     let wind_down = async {
         handle.tell(Event::Stop).await;
         handle.tell(Event::Stop).await;
