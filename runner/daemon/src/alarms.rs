@@ -8,6 +8,7 @@ use drill::port::{Alert, Outbox};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::dispatcher::FileView;
 use crate::executor::Ended;
@@ -36,12 +37,19 @@ pub struct Alarms {
     outbox: Arc<dyn Outbox>,
     /// What is known to be open, so that a quiet tick writes nothing.
     stalled: Arc<AtomicBool>,
+    /// Whoever sends alerts listens.
+    changed: watch::Sender<()>,
 }
 
 impl Alarms {
     pub fn new(outbox: Arc<dyn Outbox>) -> Self {
         // Open until it is seen to ring: what an earlier process raised is closed by the first look.
-        Self { outbox, stalled: Arc::new(AtomicBool::new(true)) }
+        Self { outbox, stalled: Arc::new(AtomicBool::new(true)), changed: watch::Sender::new(()) }
+    }
+
+    /// Changes when something was raised or resolved.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// A store that takes no alert is said in the log, which may be the only place that is left.
@@ -50,11 +58,15 @@ impl Alarms {
         if let Err(stop) = self.outbox.raise(&alert).await {
             tracing::error!(kind = alert.kind, subject = alert.subject, %stop, "an alert could not be written down");
         }
+        self.changed.send_replace(());
     }
 
     pub async fn resolve(&self, kind: &str, subject: &str) {
         match self.outbox.resolve(kind, subject, Timestamp::now()).await {
-            Ok(true) => tracing::info!(kind, subject, "resolved"),
+            Ok(true) => {
+                tracing::info!(kind, subject, "resolved");
+                self.changed.send_replace(());
+            }
             Ok(false) => {}
             Err(stop) => tracing::error!(kind, subject, %stop, "an alert could not be resolved"),
         }

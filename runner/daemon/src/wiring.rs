@@ -2,8 +2,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use drill::config;
+use drill::port::Alerts;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
+use drivers::alert::alertmanager::Alertmanager;
+use drivers::alert::webhook::Webhook;
 use drivers::artifact::file::FileArtifacts;
 use drivers::credentials::embedded::Embedded;
 use drivers::engine::postgresql::PostgresqlEngine;
@@ -11,6 +15,7 @@ use drivers::isolation::local::{LocalConfig, LocalIsolation};
 use drivers::store::sqlite::{Mode, SqliteStore};
 
 use crate::executor::{LiveRuns, Ports};
+use crate::secrets;
 
 /// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
 pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
@@ -27,4 +32,17 @@ pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
         approved_template: None,
         live: LiveRuns::default(),
     })
+}
+
+/// Where alerts go.
+pub fn destinations(alerts: &config::Alerts) -> Result<Vec<Arc<dyn Alerts>>, Stop> {
+    let mut destinations: Vec<Arc<dyn Alerts>> = Vec::new();
+    for webhook in &alerts.webhooks {
+        let secret = secrets::read(&webhook.secret, &format!("the secret of webhook `{}`", webhook.name))?;
+        destinations.push(Arc::new(Webhook::new(&webhook.name, &webhook.url, secret)?));
+    }
+    for alertmanager in &alerts.alertmanagers {
+        destinations.push(Arc::new(Alertmanager::new(&alertmanager.name, &alertmanager.url)?));
+    }
+    Ok(destinations)
 }

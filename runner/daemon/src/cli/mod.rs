@@ -4,6 +4,7 @@ pub(crate) mod advice;
 mod cancel;
 pub mod capture;
 pub mod completions;
+pub mod config;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
@@ -55,6 +56,7 @@ enum Command {
     Quarantine(quarantine::Args),
     Store(store::Args),
     Manifest(manifest::Args),
+    Config(config::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -114,6 +116,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
+        Command::Config(args) => config::run(args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),

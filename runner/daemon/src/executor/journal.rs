@@ -76,7 +76,8 @@ impl Journal {
         self.append(Event::PhaseEnded { phase, duration, outcome }).await
     }
 
-    pub(super) async fn raise(&self, kind: &str, stop: &Stop) -> Result<(), Stop> {
+    /// `details` is an object for machines.
+    pub(super) async fn raise(&self, kind: &str, stop: &Stop, details: serde_json::Value) -> Result<(), Stop> {
         let alert = {
             let state = self.state();
             Alert {
@@ -87,7 +88,7 @@ impl Journal {
                 at: jiff::Timestamp::now(),
                 message: stop.message.clone(),
                 advice: stop.advice.clone(),
-                details: serde_json::json!({}),
+                details,
             }
         };
         self.inner.store.raise(&alert).await?;

@@ -9,7 +9,7 @@ use drill::manifest::{Manifest, SnapshotTimeFrom};
 use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
-use drill::spec::{Isolation, Limits};
+use drill::spec::{Isolation, Limits, Source};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -171,7 +171,12 @@ async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
             context.journal.append(Event::PhaseStarted { phase: Phase::Verify }).await?;
             context.journal.phase_ended(Phase::Verify, begun.elapsed(), PhaseOutcome::Stopped(stop.clone())).await?;
             if stop.reason == Reason::ArtifactRefused {
-                context.journal.raise("artifact-refused", &stop).await?;
+                let source = match &context.request.drill.source {
+                    Source::Manifest { path, .. } => path,
+                    Source::Dump(dump) => &dump.path,
+                };
+                let details = serde_json::json!({ "source": source, "reason": stop.reason });
+                context.journal.raise("artifact-refused", &stop, details).await?;
             }
             Err(stop)
         }
@@ -371,7 +376,13 @@ async fn quarantine(context: &Context<'_>, opened: &Opened, stop: &Stop) -> Resu
     };
     context.ports.store.quarantine(&entry).await?;
     context.journal.append(Event::Quarantined { digest: opened.digest }).await?;
-    context.journal.raise("artifact-refused", stop).await
+    let details = serde_json::json!({
+        "digest": opened.digest,
+        "source": opened.location,
+        "reason": stop.reason,
+        "release": format!("muster quarantine release {}", &opened.digest.hex()[..12]),
+    });
+    context.journal.raise("artifact-refused", stop, details).await
 }
 
 /// An isolated place with an empty server in it, and the agent beside it.

@@ -20,18 +20,22 @@ use tokio_util::sync::CancellationToken;
 
 use self::tasks::Tasks;
 use crate::alarms::Alarms;
+use crate::alerts::Sender;
 use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
 use crate::executor::{Silent, recover};
 use crate::feed::Feed;
+use crate::logs::LogListener;
 use crate::metrics::{Metrics, Timed};
 use crate::owner::{self, ThisProcess};
 use crate::reconcile::Reconciler;
 use crate::runner::DrillRunner;
-use crate::{evidence, http, state_dir, wiring};
+use crate::{evidence, http, logs, state_dir, wiring};
 
 /// Runs until a signal stops it. Everything that was begun has ended when it returns.
 pub async fn serve(config: Config) -> Result<(), Stop> {
+    let logs = logs::init(&config.logs)?;
+    let reopen = logs.reopen_at_hangup()?;
     let state_directory = match &config.state_directory {
         Some(directory) => state_dir::make(directory)?,
         None => state_dir::resolve()?,
@@ -53,6 +57,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let drills = keeper.book().drills.len();
     let alarms = Alarms::new(ports.store.clone());
     alarms.drill_files(&[], &keeper.book().problems).await;
+    let sender = Sender::new(ports.store.clone(), wiring::destinations(&config.alerts)?, alarms.changed());
     let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
     let reconciler = Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), config.retention);
     let feed = Feed::new();
@@ -61,7 +66,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
         grace: config.shutdown.grace,
         store: Arc::clone(&ports.store),
         runner: Arc::new(runner),
-        listeners: Listeners::new(vec![metrics.clone(), Arc::new(feed.clone())]),
+        listeners: Listeners::new(vec![metrics.clone(), Arc::new(feed.clone()), Arc::new(LogListener)]),
         alarms,
     };
     let (dispatcher, handle) = Dispatcher::new(setup, keeper.book()).await?;
@@ -81,6 +86,8 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     };
     tasks.spawn("dispatcher", dispatcher.run());
     tasks.spawn("HTTP", server.serve(app, stop.clone()));
+    tasks.spawn_until_stop("log", reopen);
+    tasks.spawn_until_stop("alerts", sender.run());
     tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
     tasks.spawn_until_stop("reconciliation", reconciler.each_minute());
     tasks.spawn_until_stop("metrics", refresh(metrics, Arc::clone(&ports.store)));
