@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use drill::config::{LogFormat, LogLevel, LogSink, Logs};
-use drill::ledger::Event;
+use drill::ledger::{Event, PhaseOutcome};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{Leftovers, Reason, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
@@ -313,11 +313,10 @@ fn event(drill: &str, run: &str, event: &Event) {
         }
         Event::PhaseEnded { phase, duration, outcome } => {
             let (phase, seconds) = (phase.as_str(), duration.as_secs_f64());
-            match outcome {
-                drill::ledger::PhaseOutcome::Stopped(stop) => {
-                    tracing::warn!(drill, run, phase, seconds, %stop, "phase stopped");
-                }
-                _ => tracing::info!(drill, run, phase, seconds, "phase ended"),
+            if let PhaseOutcome::Stopped(stop) = outcome {
+                tracing::warn!(drill, run, phase, seconds, %stop, "phase stopped");
+            } else {
+                tracing::info!(drill, run, phase, seconds, "phase ended");
             }
         }
         Event::Concluded(summary) => {
