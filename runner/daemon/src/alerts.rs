@@ -113,7 +113,7 @@ impl Line {
                 // A sender that is gone wakes nobody; the clock does.
                 let woken = async {
                     if wake.changed().await.is_err() {
-                        std::future::pending().await;
+                        std::future::pending::<()>().await;
                     }
                 };
                 let _ = tokio::time::timeout(LOOK, woken).await;

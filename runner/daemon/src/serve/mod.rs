@@ -35,6 +35,7 @@ use crate::{evidence, http, logs, state_dir, wiring};
 /// Runs until a signal stops it. Everything that was begun has ended when it returns.
 pub async fn serve(config: Config) -> Result<(), Stop> {
     let logs = logs::init(&config.logs)?;
+    let reopen = logs.reopen_at_hangup()?;
     let state_directory = match &config.state_directory {
         Some(directory) => state_dir::make(directory)?,
         None => state_dir::resolve()?,
@@ -85,7 +86,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     };
     tasks.spawn("dispatcher", dispatcher.run());
     tasks.spawn("HTTP", server.serve(app, stop.clone()));
-    tasks.spawn_until_stop("log", logs.reopen_at_hangup()?);
+    tasks.spawn_until_stop("log", reopen);
     tasks.spawn_until_stop("alerts", sender.run());
     tasks.spawn_until_stop("drill files", keeper.keep(handle.clone()));
     tasks.spawn_until_stop("reconciliation", reconciler.each_minute());
