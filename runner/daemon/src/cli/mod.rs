@@ -9,6 +9,7 @@ pub mod drill_file;
 pub mod evidence;
 pub mod key;
 pub mod manifest;
+mod next;
 
 pub mod quarantine;
 pub mod reap;
@@ -55,6 +56,7 @@ enum Command {
     Quarantine(quarantine::Args),
     Store(store::Args),
     Manifest(manifest::Args),
+    Next(next::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -114,6 +116,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Quarantine(args) => quarantine::run(args).await,
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
+        Command::Next(args) => next::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
