@@ -288,7 +288,7 @@ const CHANGES: [&str; 12] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     /// However time is cut into ticks, and wherever the clocks change, each slot is run once or told as missed once, and what
     /// was said to come next is what comes.

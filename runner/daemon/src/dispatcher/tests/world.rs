@@ -169,15 +169,26 @@ impl Outbox for FakeOutbox {
         Ok(self.open.lock().unwrap().clone())
     }
 
-    async fn due(&self, _: &str, _: Timestamp, _: u32) -> Result<Vec<Delivery>, Stop> {
+    async fn due(&self, _: &str, _: Option<Duration>, _: Timestamp, _: u32) -> Result<Vec<Delivery>, Stop> {
         unreachable!("the dispatcher sends nothing")
     }
 
-    async fn delivered(&self, _: &Delivery, _: &str, _: Timestamp) -> Result<(), Stop> {
+    async fn delivered(&self, _: &[Delivery], _: &str, _: Timestamp) -> Result<(), Stop> {
         unreachable!("the dispatcher sends nothing")
     }
 
-    async fn undelivered(&self, _: &Delivery, _: &str, _: Option<Timestamp>, _: &str) -> Result<(), Stop> {
+    async fn undelivered(
+        &self,
+        _: &[Delivery],
+        _: &str,
+        _: Timestamp,
+        _: Option<Timestamp>,
+        _: &str,
+    ) -> Result<(), Stop> {
+        unreachable!("the dispatcher sends nothing")
+    }
+
+    async fn tidy(&self, _: &[String], _: Timestamp) -> Result<u64, Stop> {
         unreachable!("the dispatcher sends nothing")
     }
 }
