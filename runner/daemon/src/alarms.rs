@@ -29,6 +29,8 @@ pub mod kind {
     pub const DRILL_FILE_BAD: &str = "drill-file-bad";
     /// The scheduler's bell stopped; the dispatcher rings for itself.
     pub const SCHEDULE_STALLED: &str = "schedule-stalled";
+    /// The store refuses to be written: no new run begins.
+    pub const STORE_UNWRITABLE: &str = "store-unwritable";
 }
 
 /// Opens and closes alerts. Cheap to clone.
@@ -39,12 +41,14 @@ pub struct Alarms {
     stalled: Arc<AtomicBool>,
     /// Whoever sends alerts listens.
     changed: watch::Sender<()>,
+    unwritable: Arc<AtomicBool>,
 }
 
 impl Alarms {
     pub fn new(outbox: Arc<dyn Outbox>) -> Self {
         // Open until it is seen to ring: what an earlier process raised is closed by the first look.
-        Self { outbox, stalled: Arc::new(AtomicBool::new(true)), changed: watch::Sender::new(()) }
+        let changed = watch::Sender::new(());
+        Self { outbox, stalled: Arc::new(AtomicBool::new(true)), changed, unwritable: Arc::new(AtomicBool::new(true)) }
     }
 
     /// Changes when something was raised or resolved.
@@ -52,13 +56,15 @@ impl Alarms {
         self.changed.subscribe()
     }
 
-    /// A store that takes no alert is said in the log, which may be the only place that is left.
-    pub async fn raise(&self, alert: Alert) {
+    /// False where the store did not take it: that is said in the log, which may be the only place that is left.
+    pub async fn raise(&self, alert: Alert) -> bool {
         tracing::error!(kind = alert.kind, subject = alert.subject, message = alert.message, "alert");
-        if let Err(stop) = self.outbox.raise(&alert).await {
+        let raised = self.outbox.raise(&alert).await;
+        if let Err(stop) = &raised {
             tracing::error!(kind = alert.kind, subject = alert.subject, %stop, "an alert could not be written down");
         }
         self.changed.send_replace(());
+        raised.is_ok()
     }
 
     pub async fn resolve(&self, kind: &str, subject: &str) {
@@ -85,6 +91,36 @@ impl Alarms {
         }
     }
 
+    /// Whether the store takes this at least.
+    pub(crate) async fn store_unwritable(&self) -> bool {
+        self.unwritable.store(true, Ordering::Relaxed);
+        let message = "the store refused to be written; no new run begins before it takes something";
+        let advice = "see that the state directory's disk has room and can be written, and that no other process holds \
+                      the store; muster tries again each second";
+        self.raise(alert(kind::STORE_UNWRITABLE, "store", None, None, message, Some(advice))).await
+    }
+
+    /// It was seen to take more than an alert.
+    pub(crate) async fn store_writable(&self) {
+        if self.unwritable.swap(false, Ordering::Relaxed) {
+            self.resolve(kind::STORE_UNWRITABLE, "store").await;
+        }
+    }
+
+    /// What an earlier process said of files that are mended is closed.
+    pub(crate) async fn first_drill_files(&self, now: &[FileView]) {
+        match self.outbox.open_alerts().await {
+            Ok(open) => {
+                let bad = |path: &str| now.iter().any(|file| file.path.display().to_string() == path);
+                for old in open.iter().filter(|old| old.kind == kind::DRILL_FILE_BAD && !bad(&old.subject)) {
+                    self.resolve(kind::DRILL_FILE_BAD, &old.subject).await;
+                }
+            }
+            Err(stop) => tracing::error!(%stop, "open alerts could not be read"),
+        }
+        self.drill_files(&[], now).await;
+    }
+
     /// By what changed between two books.
     pub(crate) async fn drill_files(&self, before: &[FileView], now: &[FileView]) {
         for file in now.iter().filter(|file| !before.contains(file)) {
@@ -102,22 +138,22 @@ impl Alarms {
     }
 
     /// What the end of a run means for the alerts of its drill.
-    pub(crate) async fn run_ended(&self, drill: &DrillName, result: &Result<Ended, Stop>) {
+    /// False where one that says that a run was not begun could not be written down.
+    pub(crate) async fn run_ended(&self, drill: &DrillName, result: &Result<Ended, Stop>) -> bool {
         let subject = drill.as_str();
         let ended = match result {
             Ok(ended) => ended,
-            Err(stop) if stop.reason == Reason::AlreadyRunning => return,
+            Err(stop) if stop.reason == Reason::AlreadyRunning => return true,
             Err(stop) => {
-                self.raise(alert(
+                let raised = self.raise(alert(
                     kind::RUN_NOT_BEGUN,
                     subject,
                     Some(drill.clone()),
                     None,
                     &stop.message,
                     stop.advice.as_deref(),
-                ))
-                .await;
-                return;
+                ));
+                return raised.await;
             }
         };
         self.resolve(kind::RUN_NOT_BEGUN, subject).await;
@@ -135,11 +171,12 @@ impl Alarms {
                 self.raise(of_run(kind::DRILL_FAILED)).await;
                 self.resolve(kind::DRILL_INCONCLUSIVE, subject).await;
             }
-            Verdict::Inconclusive => self.raise(of_run(kind::DRILL_INCONCLUSIVE)).await,
+            Verdict::Inconclusive => drop(self.raise(of_run(kind::DRILL_INCONCLUSIVE)).await),
         }
         if ended.leftovers == Leftovers::Some {
             self.leftovers(drill, &run).await;
         }
+        true
     }
 
     pub async fn leftovers(&self, drill: &DrillName, run: &RunId) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use jiff::Timestamp;
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::{Book, read};
@@ -37,8 +37,10 @@ impl Keeper {
     /// Hands each new book to the dispatcher. Never ends.
     pub async fn keep(mut self, dispatcher: Handle) -> Result<(), Stop> {
         let changed = Arc::new(Notify::new());
-        let _watcher = self.watch(Arc::clone(&changed));
+        let mut watcher = watcher(Arc::clone(&changed));
         loop {
+            // Anew each time: a directory that was not there, or is another now, is watched from then on.
+            self.watch(watcher.as_mut());
             let told = tokio::time::timeout(LOOK, changed.notified()).await.is_ok();
             if told {
                 // A file that changes again and again is read all the same, if later.
@@ -54,24 +56,14 @@ impl Keeper {
         }
     }
 
-    /// Without a watcher, files are still looked at each minute.
-    fn watch(&self, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-        let heard = move |event: notify::Result<notify::Event>| {
-            let is_read = event.is_ok_and(|event| event.kind.is_access());
-            if !is_read {
-                changed.notify_one();
+    fn watch(&self, watcher: Option<&mut RecommendedWatcher>) {
+        let Some(watcher) = watcher else { return };
+        for directory in &self.directories {
+            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                let directory = directory.display();
+                tracing::debug!(%error, %directory, "a directory of drill files is not watched, only looked at each minute");
             }
-        };
-        let made = notify::recommended_watcher(heard).and_then(|mut watcher| {
-            for directory in &self.directories {
-                watcher.watch(directory, RecursiveMode::NonRecursive)?;
-            }
-            Ok(watcher)
-        });
-        made.inspect_err(
-            |error| tracing::warn!(%error, "drill files cannot be watched; they are looked at each minute"),
-        )
-        .ok()
+        }
     }
 
     /// Whether anything differs.
@@ -89,4 +81,17 @@ impl Keeper {
         self.book = Arc::new(book);
         Ok(!same)
     }
+}
+
+/// Without one, files are still looked at each minute.
+fn watcher(changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let heard = move |event: notify::Result<notify::Event>| {
+        let is_read = event.is_ok_and(|event| event.kind.is_access());
+        if !is_read {
+            changed.notify_one();
+        }
+    };
+    let made = notify::recommended_watcher(heard);
+    made.inspect_err(|error| tracing::warn!(%error, "drill files cannot be watched; they are looked at each minute"))
+        .ok()
 }

@@ -25,24 +25,34 @@ pub fn read(directories: &[PathBuf], before: &Book, now: Timestamp) -> Book {
     let before = &before;
     let mut seen = BTreeSet::new();
     let mut problems = Vec::new();
-    for directory in directories {
+    let mut unread = BTreeSet::new();
+    for directory in directories.iter().collect::<BTreeSet<_>>() {
         match list(directory) {
             Ok(files) => {
                 for path in files {
                     seen.insert(path.clone());
-                    if let Err(problem) = read_one(&path, before, &mut book) {
+                    if let Err(problem) = read_one(&path, before, &mut book, now) {
                         problems.push((path, problem));
                     }
                 }
             }
-            Err(problem) => problems.push((directory.clone(), problem)),
+            Err(problem) => {
+                unread.insert(directory.as_path());
+                problems.push((directory.clone(), problem));
+            }
         }
     }
     for (path, problem) in problems {
         keep(before, &mut book, &path, problem, now);
     }
     for entry in before.book.drills.values().filter(|entry| !seen.contains(&entry.file)) {
-        if !book.drills.contains_key(&entry.drill.name) {
+        if book.drills.contains_key(&entry.drill.name) {
+            continue;
+        }
+        if entry.file.parent().is_some_and(|directory| unread.contains(directory)) {
+            // That the directory cannot be read was said once; nobody knows of its files.
+            book.drills.insert(entry.drill.name.clone(), entry.clone());
+        } else {
             keep(before, &mut book, &entry.file, "the file is gone".to_owned(), now);
         }
     }
@@ -73,12 +83,12 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-fn read_one(path: &Path, before: &Before<'_>, book: &mut Book) -> Result<(), String> {
+fn read_one(path: &Path, before: &Before<'_>, book: &mut Book, now: Timestamp) -> Result<(), String> {
     let text = bytes(path)?;
     let text = String::from_utf8(text).map_err(|error| format!("the file is not UTF-8: {error}"))?;
     let drill = match known(before, path, &text) {
         Some(drill) => drill,
-        None => Arc::new(parse(path, &text)?),
+        None => Arc::new(parse(path, &text, now)?),
     };
     if let Some(first) = book.drills.get(&drill.name) {
         return Err(format!(
@@ -94,6 +104,10 @@ fn read_one(path: &Path, before: &Before<'_>, book: &mut Book) -> Result<(), Str
 /// Not a byte more than a drill file may have, and nothing that would wait for a writer.
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error| format!("the file cannot be read: {error}");
+    // To open a device may be to use it.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
@@ -110,12 +124,15 @@ fn known(before: &Before<'_>, path: &Path, text: &str) -> Option<Arc<Drill>> {
     (entry.drill.digest == Sha256Digest::of(text.as_bytes())).then(|| Arc::clone(&entry.drill))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Drill, String> {
+fn parse(path: &Path, text: &str, now: Timestamp) -> Result<Drill, String> {
     let options = Options { enforcement: Enforcement::Required };
     let shown = path.display().to_string();
     let drill = file::parse(text, options).map_err(|problems| file::render(&problems, &shown, text, false))?;
     if let Some(schedule) = &drill.schedule {
-        Calendar::new(schedule, &drill.name)?;
+        let calendar = Calendar::new(schedule, &drill.name)?;
+        if calendar.upcoming(now).is_none() {
+            return Err("its schedule never comes: a blackout covers each time at which it is due".to_owned());
+        }
     }
     Ok(drill)
 }

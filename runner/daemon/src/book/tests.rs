@@ -3,6 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::dispatcher::{Event, Handle, View};
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 
@@ -104,4 +105,69 @@ fn what_is_no_file_of_text_is_a_problem_and_not_a_wait() {
     assert_eq!(said.len(), 5);
     let nowhere = read(&[here.join("nowhere")], &Book::default(), NOW);
     assert!(nowhere.problems[0].problem.contains("directory cannot be read"));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_one_problem_and_keeps_its_drills() {
+    let place = tempfile::tempdir().unwrap();
+    let here = place.path().join("drills");
+    fs::create_dir(&here).unwrap();
+    for number in 0..5 {
+        drill_file(&here, &format!("{number}.yaml"), &format!("drill-{number}"), "");
+    }
+    let first = look(&here, &Book::default());
+    assert_eq!(first.drills.len(), 5);
+    fs::rename(&here, place.path().join("elsewhere")).unwrap();
+    let second = look(&here, &first);
+    assert_eq!((second.drills.len(), second.problems.len()), (5, 1));
+    assert!(second.problems[0].problem.contains("directory cannot be read"));
+    assert_eq!(look(&here, &second).drills.len(), 5, "still");
+    fs::rename(place.path().join("elsewhere"), &here).unwrap();
+    assert!(look(&here, &second).problems.is_empty());
+}
+
+#[test]
+fn a_schedule_that_never_comes_is_a_problem() {
+    let place = tempfile::tempdir().unwrap();
+    let never = "  schedule: { cron: '* * * * *', blackout: [{ cron: '@hourly', duration: 2h }] }\n";
+    drill_file(place.path(), "a.yaml", "orders", never);
+    let nowhere = "  schedule: { cron: '* * * * *', timezone: Nowhere/Else }\n";
+    drill_file(place.path(), "b.yaml", "stock", nowhere);
+    let book = look(place.path(), &Book::default());
+    assert!(book.drills.is_empty());
+    assert!(book.problems[0].problem.contains("never comes"), "{:?}", book.problems);
+    assert!(book.problems[1].problem.contains("Nowhere/Else"), "{:?}", book.problems);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_is_told_without_waiting_for_the_next_look() {
+    let place = tempfile::tempdir().unwrap();
+    drill_file(place.path(), "a.yaml", "orders", "");
+    let keeper = Keeper::new(vec![place.path().to_owned(), place.path().join("nowhere")]).await.unwrap();
+    assert_eq!(names(&keeper.book()), ["orders"]);
+    let (told, mut heard) = tokio::sync::mpsc::channel(8);
+    let view = View {
+        at: NOW,
+        ticked: None,
+        stopping: false,
+        drills: Arc::default(),
+        files: Arc::default(),
+        slots: 1,
+        stalled: false,
+    };
+    let (_view, watched) = tokio::sync::watch::channel(Arc::new(view));
+    let mut keeping = tokio::task::JoinSet::new();
+    keeping.spawn(keeper.keep(Handle::new(told, watched)));
+    // Whether the directory is watched yet nobody can see: it is written to until somebody hears.
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        for number in 0.. {
+            drill_file(place.path(), "b.yaml", "stock", &format!("  # {number}\n"));
+            if let Ok(event) = tokio::time::timeout(std::time::Duration::from_secs(3), heard.recv()).await {
+                return event;
+            }
+        }
+        None
+    });
+    let Some(Event::Drills(book)) = heard.await.unwrap() else { panic!("another event") };
+    assert_eq!(names(&book), ["orders", "stock"]);
 }

@@ -10,6 +10,7 @@ pub mod drill_file;
 pub mod evidence;
 pub mod key;
 pub mod manifest;
+mod next;
 
 pub mod quarantine;
 pub mod reap;
@@ -57,6 +58,7 @@ enum Command {
     Store(store::Args),
     Manifest(manifest::Args),
     Config(config::Args),
+    Next(next::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -117,6 +119,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
+        Command::Next(args) => next::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -53,11 +53,10 @@ pub enum Skip {
     Missed,
     /// It waited for a slot of concurrency until its start deadline.
     StartDeadline,
-    Stopping,
 }
 
 impl Skip {
-    pub const ALL: [Self; 5] = [Self::Overlap, Self::Blackout, Self::Missed, Self::StartDeadline, Self::Stopping];
+    pub const ALL: [Self; 4] = [Self::Overlap, Self::Blackout, Self::Missed, Self::StartDeadline];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +64,6 @@ impl Skip {
             Self::Blackout => "blackout",
             Self::Missed => "missed",
             Self::StartDeadline => "start-deadline",
-            Self::Stopping => "stopping",
         }
     }
 }

@@ -2,10 +2,13 @@
 //! closed [`Event`]; what others may know of it is the [`View`] that it publishes after each change.
 //!
 //! Whoever wants something of it holds a [`Handle`]. Whoever wants to hear of things as they happen is a [`Listener`].
+mod bell;
 mod event;
 mod happening;
 mod run;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use event::{CancelError, Event, Handle, Request, StartError};

@@ -1,5 +1,5 @@
 //! Does what the state decides: the loop, the runs, and what is written of slots that are not run.
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,16 +8,17 @@ use drill::config::Concurrency;
 use drill::id::{DrillName, RunId};
 use drill::ledger::Event as LedgerEvent;
 use drill::port::{RunSummary, Store};
-use drill::stop::{OrStop, Stop};
+use drill::schedule::Slot;
+use drill::stop::Stop;
 use drill::verdict::Reason;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tokio_cron_scheduler::{Job as Bell, JobScheduler};
 
+use super::bell::Bell;
 use super::event::{Event, Handle, Request, StartError};
-use super::happening::{Happening, Listener, Listeners};
+use super::happening::{Happening, Listener, Listeners, Skip};
 use super::state::{Action, Outcome, State};
 use super::view::View;
 use super::{Job, Runner};
@@ -27,10 +28,14 @@ use crate::executor::{Cancel, Ended, Observer, Update};
 
 /// Events that wait for the dispatcher; whoever has more waits.
 const QUEUE: usize = 1_024;
-/// How many events are dealt with before others see what became of them.
-const BATCH: usize = 256;
+/// How many events are dealt with, or skipped slots written, before it is looked at what else there is.
+const BATCH: usize = 64;
 /// A bell that has not rung for so long has stopped.
 const SILENT: Duration = Duration::from_secs(5);
+/// Others see what changed at most so often: each time costs something for every drill.
+const VIEWS: Duration = Duration::from_millis(50);
+/// A store that refuses is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a dispatcher works with.
 pub struct Setup {
@@ -46,92 +51,126 @@ pub struct Setup {
 pub struct Dispatcher {
     setup: Setup,
     state: State,
+    clock: Box<dyn Fn() -> Timestamp + Send>,
     /// Kept, so that the queue is open for as long as the dispatcher is.
-    sender: mpsc::Sender<Event>,
+    _open: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     view: watch::Sender<Arc<View>>,
+    /// When a view is published that was too early to publish.
+    publish: Option<Instant>,
+    published: Instant,
     runs: JoinSet<Result<Ended, Stop>>,
     /// By the task that runs it: a panic does not say which drill it was.
     tasks: HashMap<tokio::task::Id, DrillName>,
     cancels: HashMap<DrillName, Cancel>,
     answers: HashMap<DrillName, oneshot::Sender<Result<RunId, StartError>>>,
+    /// Runs that are in the ledger now. Each run says it once, so that there is room for all that go on.
+    begun: mpsc::Receiver<(DrillName, RunId)>,
+    begins: mpsc::Sender<(DrillName, RunId)>,
+    /// Slots that were not run, and are not written down yet: the newest, and how many.
+    unwritten: BTreeMap<(DrillName, Skip), (Slot, u64)>,
+    /// When they are written.
+    write: Option<Instant>,
     /// The drills of the newest book: one that is gone is forgotten when its run ends.
     book: Arc<Book>,
     /// When patience with runs ends, once a stop was asked for.
     patience: Option<Instant>,
-    rang: Instant,
 }
 
 impl Dispatcher {
     /// Learns from the store where schedules stand.
     pub async fn new(setup: Setup, book: Arc<Book>) -> Result<(Self, Handle), Stop> {
+        Self::with_clock(setup, book, Box::new(Timestamp::now)).await
+    }
+
+    pub(super) async fn with_clock(
+        setup: Setup,
+        book: Arc<Book>,
+        clock: Box<dyn Fn() -> Timestamp + Send>,
+    ) -> Result<(Self, Handle), Stop> {
         let histories = setup.store.histories().await?;
-        let now = Timestamp::now();
+        let now = clock();
         let mut state = State::new(setup.concurrency, histories, now);
         state.drills(&book, now);
         let (sender, events) = mpsc::channel(QUEUE);
         let (view, watched) = watch::channel(Arc::new(state.view()));
         let handle = Handle { events: sender.clone(), view: watched };
+        let (begins, begun) = mpsc::channel(usize::try_from(setup.concurrency.total).unwrap_or(QUEUE).max(1));
         let dispatcher = Self {
+            begun,
+            begins,
             setup,
             state,
-            sender,
+            clock,
+            _open: sender,
             events,
             view,
+            publish: None,
+            published: Instant::now(),
             runs: JoinSet::new(),
             tasks: HashMap::new(),
             cancels: HashMap::new(),
             answers: HashMap::new(),
+            unwritten: BTreeMap::new(),
+            write: None,
             book,
             patience: None,
-            rang: Instant::now(),
         };
         Ok((dispatcher, handle))
     }
 
     /// Ends when a stop was asked for and no run goes on any more.
-    pub async fn run(mut self) -> Result<(), Stop> {
-        let mut bell = bell(self.sender.clone()).await?;
+    pub async fn run(self) -> Result<(), Stop> {
+        let bell = Bell::start().await?;
+        self.listen(bell).await;
+        Ok(())
+    }
+
+    pub(super) async fn listen(mut self, mut bell: Bell) {
+        self.setup.alarms.first_drill_files(&self.book.problems).await;
         // Looks whether the bell still rings, and rings where it does not.
         let mut own = tokio::time::interval(SILENT);
         own.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         while !(self.state.is_stopping() && self.state.running() == 0) {
-            let patience = self.patience;
+            let (patience, publish, write) = (self.patience, self.publish, self.write);
             tokio::select! {
                 _ = self.events.recv_many(&mut batch, BATCH) => {
                     for event in batch.drain(..) {
                         self.handle(event).await;
                     }
                 }
+                () = bell.rung() => self.handle(Event::Tick).await,
+                Some((drill, run)) = self.begun.recv() => self.handle(Event::RunBegun { drill, run }).await,
                 Some(joined) = self.runs.join_next_with_id() => self.joined(joined).await,
-                _ = own.tick() => self.listen_for_bell().await,
+                _ = own.tick() => self.listen_for_bell(bell.silent_for() > SILENT).await,
+                () = until(write) => self.write().await,
+                () = until(publish) => {}
                 () = until(patience) => {
                     self.patience = None;
                     let actions = self.state.cancel_all();
-                    self.act(actions).await;
+                    self.act(actions);
                 }
             }
-            self.view.send_replace(Arc::new(self.state.view()));
+            self.publish();
         }
-        let _ = bell.shutdown().await;
-        Ok(())
+        while !self.unwritten.is_empty() && !self.state.is_held() {
+            self.write().await;
+        }
+        self.view.send_replace(Arc::new(self.state.view()));
+        bell.stop().await;
     }
 
     async fn handle(&mut self, event: Event) {
         match event {
-            Event::Tick => {
-                self.rang = Instant::now();
-                let actions = self.state.tick(Timestamp::now(), false);
-                self.act(actions).await;
-            }
+            Event::Tick => self.tick(false).await,
             Event::Drills(book) => {
                 self.setup.alarms.drill_files(&self.book.problems, &book.problems).await;
-                self.state.drills(&book, Timestamp::now());
+                self.state.drills(&book, (self.clock)());
                 self.book = book;
             }
             Event::Request(Request::Start { drill, by, answer }) => {
-                match self.state.start(&drill, &by, Timestamp::now()) {
+                match self.state.start(&drill, &by, (self.clock)()) {
                     Ok(job) => {
                         self.answers.insert(drill, answer);
                         self.begin(job);
@@ -143,15 +182,10 @@ impl Dispatcher {
             Event::Request(Request::Cancel { run, by, answer }) => {
                 let cancelled = self.state.cancel(&run);
                 tracing::info!(run = run.as_str(), by, known = cancelled.is_ok(), "somebody cancels a run");
-                drop(answer.send(match cancelled {
-                    Ok(action) => {
-                        self.act(vec![action]).await;
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                }));
+                drop(answer.send(cancelled.map(|action| self.act(vec![action]))));
             }
             Event::RunBegun { drill, run } => {
+                self.store_took().await;
                 self.state.begun(&drill, run.clone());
                 if let Some(answer) = self.answers.remove(&drill) {
                     drop(answer.send(Ok(run)));
@@ -159,7 +193,7 @@ impl Dispatcher {
             }
             Event::Stop if self.state.is_stopping() => {
                 let actions = self.state.cancel_all();
-                self.act(actions).await;
+                self.act(actions);
             }
             Event::Stop => {
                 self.state.stop();
@@ -169,26 +203,30 @@ impl Dispatcher {
         }
     }
 
-    async fn listen_for_bell(&mut self) {
-        let stalled = self.rang.elapsed() > SILENT;
+    async fn tick(&mut self, stalled: bool) {
+        if self.state.is_held() && self.setup.alarms.store_unwritable().await {
+            // It takes an alert. What follows shows whether it takes more.
+            self.state.hold(false);
+        }
+        let actions = self.state.tick((self.clock)(), stalled);
+        self.act(actions);
+    }
+
+    async fn listen_for_bell(&mut self, stalled: bool) {
         self.setup.alarms.stalled(stalled).await;
         if stalled {
-            let actions = self.state.tick(Timestamp::now(), true);
-            self.act(actions).await;
+            self.tick(true).await;
         }
     }
 
-    async fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Begin(job) => self.begin(job),
                 Action::Skip { drill, slot, why, count } => {
-                    let written = self.setup.store.skip(&drill, slot.scheduled_for, why.as_str()).await;
-                    if let Err(stop) = &written {
-                        tracing::error!(drill = drill.as_str(), %stop, "a skipped slot could not be written down");
-                    }
-                    tracing::warn!(drill = drill.as_str(), slot = %slot.scheduled_for, why = why.as_str(), count, "not run");
-                    self.setup.listeners.heard(&Happening::Skipped { drill, slot, why, count });
+                    let (newest, all) = self.unwritten.entry((drill, why)).or_insert((slot, 0));
+                    (*newest, *all) = ((*newest).max(slot), all.saturating_add(count));
+                    self.write.get_or_insert_with(Instant::now);
                 }
                 Action::Cancel(drill) => {
                     if let Some(cancel) = self.cancels.get(&drill) {
@@ -199,6 +237,43 @@ impl Dispatcher {
         }
     }
 
+    /// Writes some of the slots that were not run, and tells of them.
+    async fn write(&mut self) {
+        for _ in 0..BATCH {
+            let Some(((drill, why), (slot, count))) = self.unwritten.pop_first() else { break };
+            match self.setup.store.skip(&drill, slot.scheduled_for, why.as_str()).await {
+                // The slot was dealt with before: the clock was set back, or another daemon was here.
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(drill = drill.as_str(), slot = %slot.scheduled_for, why = why.as_str(), count, "not run");
+                    self.setup.listeners.heard(&Happening::Skipped { drill, slot, why, count });
+                }
+                Err(stop) => {
+                    tracing::error!(drill = drill.as_str(), %stop, "a skipped slot could not be written down");
+                    self.unwritten.insert((drill, why), (slot, count));
+                    self.store_refused().await;
+                    self.write = Some(Instant::now() + RETRY);
+                    return;
+                }
+            }
+            self.store_took().await;
+        }
+        self.write = (!self.unwritten.is_empty()).then(Instant::now);
+    }
+
+    /// Nothing new begins until it takes something again.
+    async fn store_refused(&mut self) {
+        if !self.state.is_held() {
+            self.state.hold(true);
+            self.setup.alarms.store_unwritable().await;
+        }
+    }
+
+    async fn store_took(&mut self) {
+        self.state.hold(false);
+        self.setup.alarms.store_writable().await;
+    }
+
     fn begin(&mut self, job: Job) {
         let drill = job.name().clone();
         let cancel = Cancel::default();
@@ -206,7 +281,7 @@ impl Dispatcher {
         let observer: Arc<dyn Observer> = Arc::new(Begun {
             rest: self.setup.listeners.observer(drill.clone()),
             drill: drill.clone(),
-            dispatcher: self.sender.clone(),
+            dispatcher: self.begins.clone(),
             told: AtomicBool::new(false),
         });
         let runner = Arc::clone(&self.setup.runner);
@@ -215,28 +290,45 @@ impl Dispatcher {
     }
 
     async fn joined(&mut self, joined: Result<(tokio::task::Id, Result<Ended, Stop>), JoinError>) {
+        // A run says that it began before it ends, and must not be taken for the drill's next.
+        while let Ok((drill, run)) = self.begun.try_recv() {
+            self.handle(Event::RunBegun { drill, run }).await;
+        }
         let (id, result) = match joined {
             Ok(joined) => joined,
             Err(error) => (error.id(), Err(Stop::internal(format!("the run's own task ended: {error}")))),
         };
         let Some(drill) = self.tasks.remove(&id) else { return };
         self.cancels.remove(&drill);
-        let answer = self.answers.remove(&drill);
-        let outcome = match &result {
-            Ok(ended) => Outcome::Ended(summary(ended)),
-            Err(stop) if stop.reason == Reason::AlreadyRunning => Outcome::Taken,
-            Err(_) => Outcome::NotBegun,
-        };
-        if let Err(stop) = &result {
-            tracing::error!(drill = drill.as_str(), %stop, "a run was not begun");
-            self.setup.listeners.heard(&Happening::NotBegun { drill: drill.clone(), why: stop.message.clone() });
-            if let Some(answer) = answer {
-                drop(answer.send(Err(StartError::Refused(stop.clone()))));
-            }
+        if let Some(answer) = self.answers.remove(&drill) {
+            let begun = result.as_ref().map(|ended| ended.state.started.run.clone());
+            drop(answer.send(begun.map_err(|stop| StartError::Refused(stop.clone()))));
         }
-        self.setup.alarms.run_ended(&drill, &result).await;
+        let outcome = match &result {
+            Ok(ended) => Outcome::Ended(summary(ended, (self.clock)())),
+            Err(stop) if stop.reason == Reason::AlreadyRunning => Outcome::Taken,
+            Err(stop) => {
+                tracing::error!(drill = drill.as_str(), %stop, "a run was not begun");
+                self.setup.listeners.heard(&Happening::NotBegun { drill: drill.clone(), why: stop.message.clone() });
+                Outcome::NotBegun
+            }
+        };
+        if !self.setup.alarms.run_ended(&drill, &result).await {
+            self.store_refused().await;
+        }
         let gone = !self.book.drills.contains_key(&drill);
-        self.state.ended(&drill, outcome, gone);
+        let actions = self.state.ended(&drill, outcome, gone, (self.clock)());
+        self.act(actions);
+    }
+
+    /// At once where nothing was published lately, and soon otherwise.
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let due = self.publish.get_or_insert_with(|| now.max(self.published + VIEWS));
+        if *due <= now {
+            (self.publish, self.published) = (None, now);
+            self.view.send_replace(Arc::new(self.state.view()));
+        }
     }
 }
 
@@ -248,27 +340,14 @@ async fn until(end: Option<Instant>) {
     }
 }
 
-/// One job that rings each second, in UTC. What is due is not its business.
-async fn bell(dispatcher: mpsc::Sender<Event>) -> Result<JobScheduler, Stop> {
-    let tried = "starting the scheduler's bell";
-    let scheduler = JobScheduler::new().await.or_stop(Reason::Internal, tried)?;
-    let ring = Bell::new("* * * * * *", move |_, _| {
-        // A dispatcher that is busy has a bell waiting already.
-        let _ = dispatcher.try_send(Event::Tick);
-    });
-    scheduler.add(ring.or_stop(Reason::Internal, tried)?).await.or_stop(Reason::Internal, tried)?;
-    scheduler.start().await.or_stop(Reason::Internal, tried)?;
-    Ok(scheduler)
-}
-
 /// As the store sums it up.
-fn summary(ended: &Ended) -> RunSummary {
+fn summary(ended: &Ended, now: Timestamp) -> RunSummary {
     let started = &ended.state.started;
     RunSummary {
         run: started.run.clone(),
         drill: started.drill.clone(),
         started: started.at,
-        ended: Some(Timestamp::now()),
+        ended: Some(now),
         verdict: Some(ended.summary.verdict),
         reason: Some(ended.summary.reason),
         leftovers: ended.leftovers,
@@ -282,7 +361,7 @@ fn summary(ended: &Ended) -> RunSummary {
 struct Begun {
     rest: Arc<dyn Observer>,
     drill: DrillName,
-    dispatcher: mpsc::Sender<Event>,
+    dispatcher: mpsc::Sender<(DrillName, RunId)>,
     told: AtomicBool,
 }
 
@@ -291,11 +370,9 @@ impl Observer for Begun {
         if let Update::Event(stamped) = &update
             && let LedgerEvent::Started(started) = &stamped.event
             && !self.told.swap(true, Ordering::Relaxed)
+            && self.dispatcher.try_send((self.drill.clone(), started.run.clone())).is_err()
         {
-            let begun = Event::RunBegun { drill: self.drill.clone(), run: started.run.clone() };
-            if self.dispatcher.try_send(begun).is_err() {
-                tracing::warn!(run = started.run.as_str(), "the dispatcher is too busy to hear that a run began");
-            }
+            tracing::error!(run = started.run.as_str(), "the dispatcher does not hear that a run began");
         }
         self.rest.update(update);
     }

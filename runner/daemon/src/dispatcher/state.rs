@@ -1,6 +1,7 @@
 //! What is due, waits and goes on, and what follows from it. Decides only: the clock, the store and the runs are the caller's.
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drill::config::Concurrency;
@@ -20,8 +21,10 @@ use crate::book::Book;
 
 /// A clock that was set back by more than this makes all due times anew; claims keep a slot from being run twice.
 const SET_BACK: SignedDuration = SignedDuration::from_secs(2);
-/// A run that could not begin is tried again after this.
+/// A run that could not begin is tried again after this, and then after twice as long each time.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
+/// So often is that time doubled.
+const DOUBLED: u32 = 6;
 
 /// What the caller is to do.
 #[derive(Debug)]
@@ -50,12 +53,14 @@ pub(super) struct State {
     /// Slots that are due and wait, oldest first.
     waiting: BTreeSet<(Timestamp, DrillName)>,
     running: u32,
-    targets: BTreeMap<String, u32>,
+    targets: BTreeMap<PathBuf, u32>,
     files: Arc<Vec<FileView>>,
     now: Timestamp,
     ticked: Option<Timestamp>,
     stalled: bool,
     stopping: bool,
+    /// The store refuses: nothing new begins.
+    held: bool,
     views: Arc<BTreeMap<DrillName, Arc<DrillView>>>,
     changed: BTreeSet<DrillName>,
 }
@@ -64,21 +69,32 @@ struct Known {
     drill: Arc<Drill>,
     file: PathBuf,
     calendar: Option<Calendar>,
+    /// The place of the backup.
+    target: PathBuf,
     since: Timestamp,
     next: Option<Slot>,
-    waiting: Option<Slot>,
-    /// Not before this is a waiting slot tried again.
-    not_before: Timestamp,
+    waiting: Option<Waiting>,
     running: Option<Active>,
     last: Option<RunSummary>,
     last_success: Option<RunSummary>,
+}
+
+struct Waiting {
+    slot: Slot,
+    /// Its start deadline.
+    until: Timestamp,
+    not_before: Timestamp,
+    /// How often it could not begin.
+    attempts: u32,
 }
 
 struct Active {
     run: Option<RunId>,
     since: Timestamp,
     trigger: Trigger,
-    target: String,
+    /// What it waited as, where a schedule triggered it.
+    waited: Option<Waiting>,
+    target: PathBuf,
     cancelled: bool,
 }
 
@@ -97,6 +113,7 @@ impl State {
             ticked: None,
             stalled: false,
             stopping: false,
+            held: false,
             views: Arc::default(),
             changed: BTreeSet::new(),
         }
@@ -116,7 +133,10 @@ impl State {
             }
         }
         for (name, entry) in &book.drills {
-            let same = self.drills.get(name).is_some_and(|known| Arc::ptr_eq(&known.drill, &entry.drill));
+            let same = self
+                .drills
+                .get(name)
+                .is_some_and(|known| Arc::ptr_eq(&known.drill, &entry.drill) && known.file == entry.file);
             if !same {
                 self.take(name, entry.drill.clone(), entry.file.clone(), now);
             }
@@ -126,58 +146,72 @@ impl State {
     fn take(&mut self, name: &DrillName, drill: Arc<Drill>, file: PathBuf, now: Timestamp) {
         // What cannot be computed was refused when the file was read.
         let calendar = drill.schedule.as_ref().and_then(|schedule| Calendar::new(schedule, name).ok());
+        let target = target(&drill, &file);
+        let upcoming = calendar.as_ref().and_then(|calendar| calendar.upcoming(now));
         if let Some(known) = self.drills.get_mut(name) {
-            let same_schedule = known.drill.schedule == drill.schedule;
-            (known.drill, known.file, known.calendar) = (drill, file, calendar);
-            if !same_schedule {
+            let same_schedule =
+                known.drill.schedule == drill.schedule && known.calendar.is_some() == calendar.is_some();
+            if let (Some(waiting), Some(calendar)) = (&mut known.waiting, &calendar) {
+                waiting.until = calendar.deadline(waiting.slot);
+            }
+            (known.drill, known.file, known.calendar, known.target) = (drill, file, calendar, target);
+            if known.calendar.is_none() {
                 self.unschedule(name);
-                self.schedule(name, now);
+            } else if !same_schedule {
+                self.schedule(name, upcoming);
             }
         } else {
             let history = self.histories.remove(name);
             // A slot after now was claimed by a clock that was wrong.
             let last_slot = history.as_ref().and_then(|history| history.last_slot).filter(|slot| *slot <= now);
+            let next = match (&calendar, last_slot) {
+                (Some(calendar), Some(last)) => calendar.next(last),
+                (_, None) | (None, _) => upcoming,
+            };
             let (last, last_success) = history.map_or((None, None), |history| (history.last, history.last_success));
             let known = Known {
                 drill,
                 file,
                 calendar,
+                target,
                 since: last.as_ref().map_or(now, |last| last.started.min(now)),
                 next: None,
                 waiting: None,
-                not_before: now,
                 running: None,
                 last,
                 last_success,
             };
             self.drills.insert(name.clone(), known);
-            self.schedule(name, last_slot.unwrap_or(now));
+            self.schedule(name, next);
         }
         self.changed.insert(name.clone());
     }
 
     fn forget(&mut self, name: &DrillName) {
         self.unschedule(name);
-        self.drills.remove(name);
+        if let Some(known) = self.drills.remove(name) {
+            // It may come back.
+            let (last, last_success) = (known.last, known.last_success);
+            let history = DrillHistory { drill: name.clone(), last_slot: None, last, last_success };
+            self.histories.insert(name.clone(), history);
+        }
         self.changed.insert(name.clone());
     }
 
     fn unschedule(&mut self, name: &DrillName) {
-        let Some(known) = self.drills.get_mut(name) else { return };
-        if let Some(next) = known.next.take() {
-            self.due.remove(&(next.starts, name.clone()));
+        self.schedule(name, None);
+        let waiting = self.drills.get_mut(name).and_then(|known| known.waiting.take());
+        if let Some(waiting) = waiting {
+            self.waiting.remove(&(waiting.slot.starts, name.clone()));
         }
-        if let Some(waiting) = known.waiting.take() {
-            self.waiting.remove(&(waiting.starts, name.clone()));
-        }
-        self.changed.insert(name.clone());
     }
 
-    /// The next slot after one that was dealt with.
-    fn schedule(&mut self, name: &DrillName, after: Timestamp) {
+    fn schedule(&mut self, name: &DrillName, next: Option<Slot>) {
         let Some(known) = self.drills.get_mut(name) else { return };
-        known.next = known.calendar.as_ref().and_then(|calendar| calendar.next(after));
-        if let Some(next) = known.next {
+        if let Some(old) = std::mem::replace(&mut known.next, next) {
+            self.due.remove(&(old.starts, name.clone()));
+        }
+        if let Some(next) = next {
             self.due.insert((next.starts, name.clone()));
         }
         self.changed.insert(name.clone());
@@ -189,25 +223,34 @@ impl State {
             self.anew(now);
         }
         (self.now, self.ticked, self.stalled) = (now, Some(now), stalled);
+        if self.stopping {
+            // What falls due now stays unclaimed: the next daemon sees what becomes of it.
+            return actions;
+        }
         while let Some((starts, name)) = self.due.first().cloned()
             && starts <= now
         {
             self.due.pop_first();
             self.fall_due(&name, now, &mut actions);
         }
-        self.begin_waiting(now, &mut actions);
+        self.expire(now, &mut actions);
+        actions.extend(self.fill(now));
         actions
     }
 
+    /// The clock was set back: what has started by it, and waits, may; all else is computed anew.
     fn anew(&mut self, now: Timestamp) {
         let names: Vec<DrillName> = self.drills.keys().cloned().collect();
         for name in names {
             let Some(known) = self.drills.get_mut(&name) else { continue };
-            if let Some(next) = known.next.take() {
-                self.due.remove(&(next.starts, name.clone()));
+            if let Some(early) = known.waiting.take_if(|waiting| waiting.slot.starts > now) {
+                self.waiting.remove(&(early.slot.starts, name.clone()));
             }
-            known.not_before = now;
-            self.schedule(&name, now);
+            if let Some(waiting) = &mut known.waiting {
+                waiting.not_before = now;
+            }
+            let next = known.calendar.as_ref().and_then(|calendar| calendar.upcoming(now));
+            self.schedule(&name, next);
         }
     }
 
@@ -222,62 +265,82 @@ impl State {
         if let Some(slot) = due.run {
             // One that still waits had until now.
             if let Some(late) = known.waiting.take() {
-                self.waiting.remove(&(late.starts, name.clone()));
-                skip(late, Skip::StartDeadline, 1);
+                self.waiting.remove(&(late.slot.starts, name.clone()));
+                skip(late.slot, Skip::StartDeadline, 1);
             }
-            if self.stopping {
-                skip(slot, Skip::Stopping, 1);
-            } else if known.running.is_some() {
+            if known.running.is_some() {
                 skip(slot, Skip::Overlap, 1);
             } else {
-                known.waiting = Some(slot);
-                known.not_before = now;
+                let until = calendar.deadline(slot);
+                known.waiting = Some(Waiting { slot, until, not_before: now, attempts: 0 });
                 self.waiting.insert((slot.starts, name.clone()));
             }
         }
-        let last = due.run.or(due.missed).unwrap_or(first);
-        self.schedule(name, last.scheduled_for);
+        self.schedule(name, due.next);
     }
 
-    fn begin_waiting(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.stopping {
-            return;
-        }
-        for (starts, name) in self.waiting.clone() {
-            let Some(known) = self.drills.get_mut(&name) else { continue };
-            let (Some(calendar), Some(slot)) = (&known.calendar, known.waiting) else { continue };
-            let why = if calendar.blackout_end(now).is_some() {
-                Some(Skip::Blackout)
-            } else if known.running.is_some() {
-                Some(Skip::Overlap)
-            } else if now >= calendar.deadline(slot) && now.duration_since(slot.starts) > drill::schedule::PUNCTUAL {
-                Some(Skip::StartDeadline)
-            } else {
-                None
+    /// Slots that have waited in vain.
+    fn expire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let over = self.waiting.iter().filter_map(|key| {
+            let known = self.drills.get(&key.1)?;
+            let why = match (&known.calendar, &known.waiting, &known.running) {
+                (Some(_), Some(_), Some(_)) => Skip::Overlap,
+                (Some(calendar), Some(_), None) if calendar.blackout_end(now).is_some() => Skip::Blackout,
+                (Some(_), Some(waiting), None) if now >= waiting.until => Skip::StartDeadline,
+                _ => return None,
             };
-            if let Some(why) = why {
-                known.waiting = None;
-                actions.push(Action::Skip { drill: name.clone(), slot, why, count: 1 });
-            } else if known.not_before <= now && has_room(self.concurrency, self.running, &self.targets, &known.drill) {
-                known.waiting = None;
-                let trigger = Trigger::Schedule { scheduled_for: slot.scheduled_for };
-                actions.push(Action::Begin(self.begin(&name, trigger, now)));
-            } else {
-                continue;
+            Some((key.clone(), why))
+        });
+        for (key, why) in over.collect::<Vec<_>>() {
+            self.waiting.remove(&key);
+            let name = key.1;
+            if let Some(waiting) = self.drills.get_mut(&name).and_then(|known| known.waiting.take()) {
+                actions.push(Action::Skip { drill: name.clone(), slot: waiting.slot, why, count: 1 });
             }
-            self.waiting.remove(&(starts, name.clone()));
             self.changed.insert(name);
         }
     }
 
-    fn begin(&mut self, name: &DrillName, trigger: Trigger, now: Timestamp) -> Job {
-        let known = self.drills.get_mut(name).expect("whoever begins a drill has just looked at it");
-        let target = target(&known.drill);
+    /// Begins what waits, oldest first, for as long as there is room.
+    fn fill(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut after = Bound::Unbounded;
+        while !self.stopping && !self.held && self.running < self.concurrency.total {
+            let Some(key) = self.waiting.range((after, Bound::Unbounded)).next().cloned() else { break };
+            if self.may_begin(&key.1, now) {
+                self.waiting.remove(&key);
+                let waited = self.drills.get_mut(&key.1).and_then(|known| known.waiting.take());
+                if let Some(waited) = waited {
+                    let trigger = Trigger::Schedule { scheduled_for: waited.slot.scheduled_for };
+                    actions.extend(self.begin(&key.1, trigger, Some(waited), now).map(Action::Begin));
+                }
+            }
+            after = Bound::Excluded(key);
+        }
+        actions
+    }
+
+    fn may_begin(&self, name: &DrillName, now: Timestamp) -> bool {
+        let Some(known) = self.drills.get(name) else { return false };
+        let (Some(calendar), Some(waiting)) = (&known.calendar, &known.waiting) else { return false };
+        let in_time = (waiting.not_before..waiting.until).contains(&now);
+        in_time && known.running.is_none() && self.has_room(known) && calendar.blackout_end(now).is_none()
+    }
+
+    fn has_room(&self, known: &Known) -> bool {
+        let of_target = self.targets.get(&known.target).copied().unwrap_or(0);
+        self.running < self.concurrency.total && of_target < self.concurrency.per_target
+    }
+
+    fn begin(&mut self, name: &DrillName, trigger: Trigger, waited: Option<Waiting>, now: Timestamp) -> Option<Job> {
+        let known = self.drills.get_mut(name)?;
+        let target = known.target.clone();
         *self.targets.entry(target.clone()).or_default() += 1;
         self.running += 1;
-        known.running = Some(Active { run: None, since: now, trigger: trigger.clone(), target, cancelled: false });
+        known.running =
+            Some(Active { run: None, since: now, trigger: trigger.clone(), waited, target, cancelled: false });
         self.changed.insert(name.clone());
-        Job { drill: Arc::clone(&known.drill), file: known.file.clone(), trigger }
+        Some(Job { drill: Arc::clone(&known.drill), file: known.file.clone(), trigger })
     }
 
     /// Somebody asks for a run at once, whatever the schedule says.
@@ -289,10 +352,11 @@ impl State {
         if let Some(active) = &known.running {
             return Err(StartError::Running { drill: name.clone(), run: active.run.clone() });
         }
-        if !has_room(self.concurrency, self.running, &self.targets, &known.drill) {
+        if !self.has_room(known) {
             return Err(StartError::NoSlot);
         }
-        Ok(self.begin(name, Trigger::Operator { by: by.to_owned() }, now))
+        let job = self.begin(name, Trigger::Operator { by: by.to_owned() }, None, now);
+        job.ok_or_else(|| StartError::NoSuchDrill(name.clone()))
     }
 
     pub(super) fn begun(&mut self, name: &DrillName, run: RunId) {
@@ -302,9 +366,10 @@ impl State {
         }
     }
 
-    pub(super) fn ended(&mut self, name: &DrillName, outcome: Outcome, gone: bool) {
-        let Some(known) = self.drills.get_mut(name) else { return };
-        let Some(active) = known.running.take() else { return };
+    /// There is room for what waits.
+    pub(super) fn ended(&mut self, name: &DrillName, outcome: Outcome, gone: bool, now: Timestamp) -> Vec<Action> {
+        let Some(known) = self.drills.get_mut(name) else { return Vec::new() };
+        let Some(active) = known.running.take() else { return Vec::new() };
         self.running = self.running.saturating_sub(1);
         if let Some(count) = self.targets.get_mut(&active.target) {
             *count -= 1;
@@ -312,28 +377,34 @@ impl State {
                 self.targets.remove(&active.target);
             }
         }
-        match outcome {
-            Outcome::Ended(summary) => {
+        let mut actions = Vec::new();
+        match (outcome, active.waited) {
+            (Outcome::Ended(summary), _) => {
                 if summary.verdict == Some(Verdict::Passed) {
                     known.last_success = Some(summary.clone());
                 }
                 known.last = Some(summary);
             }
-            Outcome::NotBegun => {
-                // Its slot waits on, until its deadline.
-                if let (Trigger::Schedule { scheduled_for }, Some(_)) = (&active.trigger, &known.calendar) {
-                    let slot = Slot { scheduled_for: *scheduled_for, starts: active.since.min(self.now) };
-                    known.waiting = Some(slot);
-                    known.not_before = self.now.saturating_add(AGAIN).unwrap_or(self.now);
-                    self.waiting.insert((slot.starts, name.clone()));
-                }
+            // Its slot waits on, until its deadline.
+            (Outcome::NotBegun, Some(mut waiting)) if known.calendar.is_some() && known.waiting.is_none() => {
+                let pause = AGAIN.checked_mul(1 << waiting.attempts.min(DOUBLED)).unwrap_or(AGAIN);
+                waiting.not_before = now.checked_add(pause).unwrap_or(now);
+                waiting.attempts += 1;
+                self.waiting.insert((waiting.slot.starts, name.clone()));
+                known.waiting = Some(waiting);
             }
-            Outcome::Taken => {}
+            // Another process runs the drill. Where the slot itself was taken before, the store says so.
+            (Outcome::Taken, Some(waited)) => {
+                actions.push(Action::Skip { drill: name.clone(), slot: waited.slot, why: Skip::Overlap, count: 1 });
+            }
+            (Outcome::NotBegun | Outcome::Taken, _) => {}
         }
         self.changed.insert(name.clone());
         if gone {
             self.forget(name);
         }
+        actions.extend(self.fill(now));
+        actions
     }
 
     pub(super) fn cancel(&mut self, run: &RunId) -> Result<Action, CancelError> {
@@ -362,6 +433,15 @@ impl State {
             }
         }
         actions
+    }
+
+    /// Whether the store refuses to be written.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -402,7 +482,7 @@ impl Known {
             file: self.file.clone(),
             known_since: self.since,
             next: self.next,
-            waiting: self.waiting,
+            waiting: self.waiting.as_ref().map(|waiting| waiting.slot),
             running: self.running.as_ref().map(|active| Running {
                 run: active.run.clone(),
                 since: active.since,
@@ -415,14 +495,11 @@ impl Known {
     }
 }
 
-fn has_room(concurrency: Concurrency, running: u32, targets: &BTreeMap<String, u32>, drill: &Drill) -> bool {
-    running < concurrency.total && targets.get(&target(drill)).copied().unwrap_or(0) < concurrency.per_target
-}
-
-/// The place of the backup, as the drill names it.
-fn target(drill: &Drill) -> String {
-    match &drill.source {
-        Source::Manifest { path, .. } => path.clone(),
-        Source::Dump(dump) => dump.path.clone(),
-    }
+/// The place of the backup: what a drill names is relative to its file.
+fn target(drill: &Drill, file: &Path) -> PathBuf {
+    let named = match &drill.source {
+        Source::Manifest { path, .. } => path,
+        Source::Dump(dump) => &dump.path,
+    };
+    file.parent().unwrap_or(Path::new("/")).join(named)
 }

@@ -2,15 +2,16 @@
 //! call.
 //!
 //! Slots of one drill are dealt with in the order in which they are scheduled. [`Calendar::next`] is the one after another;
-//! [`Calendar::due`] says which of those that are due is run and how many were missed.
+//! [`Calendar::due`] says which of those that are due is run, how many were missed, and which comes next.
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use croner::Cron;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit, Zoned};
 use sha2::{Digest, Sha256};
 
 use crate::id::DrillName;
@@ -19,10 +20,10 @@ use crate::spec::{Missed, Schedule};
 /// A slot that is so late is not missed yet: the dispatcher was busy, or muster was started again.
 pub const PUNCTUAL: SignedDuration = SignedDuration::from_secs(60);
 
-/// Blackouts that a search for the next slot walks through; who asks for more has a schedule that never runs.
+/// Blackouts that a search for a slot walks through; who asks for more has a schedule that never runs.
 const BLACKOUTS: usize = 1_000;
 /// How far missed slots are counted.
-const COUNTED: u64 = 10_000;
+const COUNTED: u64 = 1_000;
 
 /// A schedule that was understood. Keeps words and not what croner makes of them, which is five thousand bytes for the years
 /// alone: a daemon has a calendar for each drill, and asks it little.
@@ -59,12 +60,14 @@ pub struct Due {
     pub run: Option<Slot>,
     /// The newest of those that are not run.
     pub missed: Option<Slot>,
-    /// How many are not run, counted up to some thousands.
+    /// How many are not run, counted up to a thousand.
     pub missed_count: u64,
+    /// The first that is not due yet.
+    pub next: Option<Slot>,
 }
 
 impl Calendar {
-    /// An error says what of the schedule is not understood, or that it never comes.
+    /// An error says what of the schedule is not understood.
     pub fn new(schedule: &Schedule, drill: &DrillName) -> Result<Self, String> {
         let zone = TimeZone::get(&schedule.timezone)
             .map_err(|error| format!("time zone `{}` is not known here: {error}", schedule.timezone))?;
@@ -73,14 +76,19 @@ impl Calendar {
         Ok(calendar)
     }
 
-    /// The first slot that is scheduled after `after` and lies in no blackout.
+    /// The first slot that is scheduled after `after` and starts in no blackout.
     pub fn next(&self, after: Timestamp) -> Option<Slot> {
         self.parsed().next(after)
     }
 
+    /// The first slot that starts after `now`, though it may be scheduled before; what fires next.
+    pub fn upcoming(&self, now: Timestamp) -> Option<Slot> {
+        self.parsed().upcoming(now)
+    }
+
     /// What becomes of `first`, which is due, and of all slots after it that are due by now.
     ///
-    /// The newest runs: where it is punctual, or where missed runs run once and it is not too late. The others were missed.
+    /// The newest runs: where it is punctual, or where missed runs run once, and it is not too late. The others were missed.
     pub fn due(&self, first: Slot, now: Timestamp) -> Due {
         self.parsed().due(first, now)
     }
@@ -123,33 +131,37 @@ impl Calendar {
 
 impl Parsed<'_> {
     fn next(&self, after: Timestamp) -> Option<Slot> {
-        let (mut from, mut inclusive) = (self.zoned(after), false);
+        let mut slot = self.following(after)?;
         for _ in 0..BLACKOUTS {
-            let slot = self.slot(&self.cron.find_next_occurrence(&from, inclusive).ok()?);
-            match self.blackout_end(slot.starts) {
-                None => return Some(slot),
-                // Jitter may move a slot out of the blackout that is scheduled in it.
-                Some(end) => {
-                    let early = end.checked_sub(self.jitter).unwrap_or(end);
-                    inclusive = early > slot.scheduled_for;
-                    from = self.zoned(early.max(slot.scheduled_for));
-                }
-            }
+            let Some(blackout) = self.blackout(slot.starts) else { return Some(slot) };
+            // Jitter may move a slot out of the blackout that is scheduled in it.
+            let early = blackout.end.checked_sub(self.jitter).ok().and_then(whole_second);
+            slot = match early.filter(|early| *early > slot.scheduled_for) {
+                Some(early) => self.slot(&self.cron.find_next_occurrence(&self.zoned(early), true).ok()?),
+                None => self.following(slot.scheduled_for)?,
+            };
         }
         None
     }
 
+    fn upcoming(&self, now: Timestamp) -> Option<Slot> {
+        // Of the slots scheduled before, only the last can still have to start.
+        let delayed = self.latest(now, true).filter(|slot| slot.starts > now && self.blackout(slot.starts).is_none());
+        delayed.or_else(|| self.next(now))
+    }
+
     fn due(&self, first: Slot, now: Timestamp) -> Due {
-        let newest = self.newest(first, now);
+        let newest = self.newest(now, true, now).filter(|newest| *newest > first).unwrap_or(first);
         let late = now.duration_since(newest.starts);
-        let in_time = late <= PUNCTUAL || (self.missed == Missed::RunOnce && now < self.deadline(newest));
-        let run = Some(newest).filter(|_| in_time && self.blackout_end(now).is_none());
+        let in_time = now < self.deadline(newest) && (late <= PUNCTUAL || self.missed == Missed::RunOnce);
+        let run = Some(newest).filter(|_| in_time && self.blackout(now).is_none());
         let before = self.count(first, newest);
-        match run {
-            Some(_) if before == 0 => Due { run, missed: None, missed_count: 0 },
-            Some(_) => Due { run, missed: self.previous(newest.scheduled_for).or(Some(first)), missed_count: before },
-            None => Due { run, missed: Some(newest), missed_count: before + 1 },
-        }
+        let (missed, missed_count) = match run {
+            Some(_) if before == 0 => (None, 0),
+            Some(_) => (self.newest(newest.scheduled_for, false, now).or(Some(first)), before),
+            None => (Some(newest), before + 1),
+        };
+        Due { run, missed, missed_count, next: self.upcoming(now) }
     }
 
     fn deadline(&self, slot: Slot) -> Timestamp {
@@ -158,41 +170,41 @@ impl Parsed<'_> {
     }
 
     fn blackout_end(&self, at: Timestamp) -> Option<Timestamp> {
-        let at_here = self.zoned(at);
-        // The one that began last ends last: all of one entry are equally long.
-        let ends = self.blackouts.iter().filter_map(|(cron, duration)| {
-            let began = cron.find_previous_occurrence(&at_here, true).ok()?.timestamp();
-            began.checked_add(*duration).ok().filter(|end| at < *end)
+        self.blackout(at).map(|blackout| blackout.end)
+    }
+
+    /// From the earliest beginning to the latest end of those that `at` lies in.
+    fn blackout(&self, at: Timestamp) -> Option<Range<Timestamp>> {
+        let around = self.blackouts.iter().filter_map(|(cron, duration)| {
+            // The one that began last ends last: all of one entry are equally long.
+            let began = cron.find_previous_occurrence(&self.zoned(at), true).ok()?.timestamp();
+            let end = began.checked_add(*duration).unwrap_or(Timestamp::MAX);
+            (at < end).then_some(began..end)
         });
-        ends.max()
+        around.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
     }
 
-    /// The newest slot from `first` on that starts by now.
-    fn newest(&self, first: Slot, now: Timestamp) -> Slot {
-        let mut until = now;
-        let mut inclusive = true;
-        // Only the last `jitter` can hold slots that are scheduled and do not start yet.
-        for _ in 0..64 {
-            let Some(slot) = self.latest(until, inclusive) else { return first };
-            if slot.scheduled_for <= first.scheduled_for {
-                return first;
-            }
-            if slot.starts <= now && self.blackout_end(slot.starts).is_none() {
-                return slot;
-            }
-            (until, inclusive) = (slot.scheduled_for, false);
+    /// The newest slot in no blackout that is scheduled by `until` and has started by `now`.
+    fn newest(&self, mut until: Timestamp, mut inclusive: bool, now: Timestamp) -> Option<Slot> {
+        for _ in 0..BLACKOUTS {
+            let slot = self.latest(until, inclusive)?;
+            until = match self.blackout(slot.starts) {
+                None if slot.starts <= now => return Some(slot),
+                None => slot.scheduled_for,
+                // All that is scheduled since it began starts in it as well: no slot starts before an earlier one.
+                Some(blackout) => blackout.start.min(slot.scheduled_for),
+            };
+            inclusive = false;
         }
-        let settled = now.checked_sub(self.jitter).ok().and_then(|settled| self.latest(settled, true));
-        settled.filter(|slot| *slot > first && self.blackout_end(slot.starts).is_none()).unwrap_or(first)
+        None
     }
 
-    fn previous(&self, before: Timestamp) -> Option<Slot> {
-        self.latest(before, false)
+    fn following(&self, after: Timestamp) -> Option<Slot> {
+        Some(self.slot(&self.cron.find_next_occurrence(&self.zoned(after), false).ok()?))
     }
 
     fn latest(&self, until: Timestamp, inclusive: bool) -> Option<Slot> {
-        let found = self.cron.find_previous_occurrence(&self.zoned(until), inclusive).ok()?;
-        Some(self.slot(&found))
+        Some(self.slot(&self.cron.find_previous_occurrence(&self.zoned(until), inclusive).ok()?))
     }
 
     /// Slots from `first` up to and without `newest`.
@@ -210,17 +222,22 @@ impl Parsed<'_> {
 
     fn slot(&self, at: &Zoned) -> Slot {
         let scheduled_for = at.timestamp();
-        let starts = scheduled_for.checked_add(self.delay(scheduled_for)).unwrap_or(scheduled_for);
+        let starts = scheduled_for.checked_add(self.delay(at)).unwrap_or(scheduled_for);
         Slot { scheduled_for, starts }
     }
 
-    /// The same for one drill and slot, whoever asks and however often; spread evenly over the jitter.
-    fn delay(&self, scheduled_for: Timestamp) -> Duration {
-        let bound = u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX);
-        if bound == 0 {
+    /// The same for one drill and slot, whoever asks and however often; spread evenly over the jitter. Never as long as the
+    /// distance to what is scheduled next, so that slots start in the order in which they are scheduled.
+    fn delay(&self, at: &Zoned) -> Duration {
+        if self.jitter.is_zero() {
             return Duration::ZERO;
         }
-        let digest = Sha256::digest(format!("{}\n{}", self.drill, scheduled_for.as_second()));
+        let next = self.cron.find_next_occurrence(at, false).ok();
+        let distance = next.and_then(|next| Duration::try_from(next.timestamp().duration_since(at.timestamp())).ok());
+        let bound =
+            distance.map_or(self.jitter, |distance| self.jitter.min(distance.saturating_sub(Duration::from_millis(1))));
+        let bound = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX - 1);
+        let digest = Sha256::digest(format!("{}\n{}", self.drill, at.timestamp().as_second()));
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);
         // Modulo favours small delays by less than one in 2^31.
@@ -230,6 +247,11 @@ impl Parsed<'_> {
     fn zoned(&self, at: Timestamp) -> Zoned {
         at.to_zoned(self.zone.clone())
     }
+}
+
+/// The first whole second that is not before `at`: cron knows no smaller unit.
+fn whole_second(at: Timestamp) -> Option<Timestamp> {
+    at.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)).ok()
 }
 
 /// Whether the calendar can make something of an expression.
