@@ -101,6 +101,7 @@ impl Reason {
             Self::CheckFailed => "check-failed",
             Self::ObjectiveExceeded => "objective-exceeded",
             Self::DeadlineAfterObjective => "deadline-after-objective",
+            Self::DamageUnnoticed => "damage-unnoticed",
             Self::SandboxUnfit => "sandbox-unfit",
             Self::TemplateDrift => "template-drift",
             Self::IsolationUnproven => "isolation-unproven",
@@ -111,6 +112,7 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::SourceUnreachable => "source-unreachable",
             Self::CheckInconclusive => "check-inconclusive",
+            Self::SelfTestInconclusive => "self-test-inconclusive",
             Self::AlreadyRunning => "already-running",
             Self::Internal => "internal",
         }

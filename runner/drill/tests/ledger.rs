@@ -151,6 +151,7 @@ fn notes() -> Vec<Event> {
 
 /// The rules once more, in other words: what each resource went through, and how far the run is.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that happened or did not")]
 struct Rules {
     resources: BTreeMap<Resource, Stage>,
     running: BTreeSet<Phase>,
@@ -177,7 +178,8 @@ impl Rules {
             return matches!(event, Event::Released { resource, .. } | Event::ReleaseFailed { resource, .. } if owed(resource));
         }
         match event {
-            Event::Started(_) => false,
+            // The run of these tests is no self-test.
+            Event::Started(_) | Event::Damaged(_) => false,
             Event::PhaseStarted { phase } => {
                 *phase == Phase::Teardown || !self.running.contains(phase) && !self.over.contains(phase)
             }
@@ -192,8 +194,6 @@ impl Rules {
                 !self.concluded && self.resources.values().all(tried) && summary.verdict == summary.reason.verdict()
             }
             Event::Source { .. } => !self.opened,
-            // The run of these tests is no self-test.
-            Event::Damaged(_) => false,
             Event::EvidenceWritten { .. } => self.concluded && !self.signed,
             Event::Ended { leftovers } => {
                 let none = self.resources.values().all(|stage| *stage == Stage::Released);

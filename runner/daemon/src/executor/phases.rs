@@ -9,7 +9,7 @@ use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
-use drill::spec::{Isolation, Limits, Source};
+use drill::spec::{Isolation, Limits};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;

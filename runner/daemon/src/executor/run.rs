@@ -97,11 +97,14 @@ pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>)
 
 async fn write_down(ports: &Ports, journal: &Journal, summary: &Summary) -> Result<(), Stop> {
     if journal.state().summary.is_none() {
-        if summary.reason == Reason::DamageUnnoticed {
+        let trigger = journal.state().started.trigger.clone();
+        if let (Reason::DamageUnnoticed, Trigger::SelfTest { damage, .. }) = (summary.reason, trigger) {
             // First, so that a crash in between tells it twice and never not at all.
             let stop =
                 Stop { reason: summary.reason, message: summary.message.clone(), advice: summary.advice.clone() };
-            journal.raise("self-test-passed", &stop, serde_json::json!({})).await?;
+            // Each damage is an alert of its own: that another one is noticed does not close it.
+            let subject = format!("{}: {damage}", journal.state().started.drill);
+            journal.raise_about("self-test-passed", subject, &stop, serde_json::json!({ "damage": damage })).await?;
         }
         journal.append(Event::Concluded(summary.clone())).await?;
     }

@@ -15,8 +15,9 @@ pub(super) fn conclude(damage: Damage, state: &State) -> Stop {
     match &damaged.answer {
         Answer::Refused { file } => refused(damaged, file, state),
         Answer::Finding { plugin, database, subject } => {
-            let failures = state.findings.iter().filter(|finding| finding.severity == Severity::Failure).collect();
-            found(damaged, &Wanted { plugin, database, subject }, failures, state)
+            let failures: Vec<&Finding> =
+                state.findings.iter().filter(|finding| finding.severity == Severity::Failure).collect();
+            found(damaged, &Wanted { plugin, database, subject }, &failures, state)
         }
     }
 }
@@ -44,7 +45,7 @@ struct Wanted<'a> {
     subject: &'a str,
 }
 
-fn found(damaged: &Damaged, wanted: &Wanted<'_>, failures: Vec<&Finding>, state: &State) -> Stop {
+fn found(damaged: &Damaged, wanted: &Wanted<'_>, failures: &[&Finding], state: &State) -> Stop {
     let troubles = troubles(state);
     if let Some(trouble) = worst(&troubles) {
         return unclear(Some(trouble), format!("the checks were not seen to their end after {}", damaged.what));

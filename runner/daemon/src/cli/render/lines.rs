@@ -47,11 +47,11 @@ impl Line {
 
 pub(super) fn head(state: &State) -> Vec<Line> {
     let started = &state.started;
-    let test = match &started.trigger {
+    let marked = match &started.trigger {
         Trigger::SelfTest { damage, .. } => format!("   SELF-TEST: {damage}, in a copy; the drill must refuse it"),
         Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => String::new(),
     };
-    let text = format!("{}   fidelity {}{test}", started.run, started.fidelity.as_str());
+    let text = format!("{}   fidelity {}{marked}", started.run, started.fidelity.as_str());
     vec![Line::new(Mark::None, ""), Line::new(Mark::None, text), Line::new(Mark::None, "")]
 }
 

@@ -89,9 +89,14 @@ impl FileBackup {
         let signer = trust.verify(&raw, &String::from_utf8_lossy(&signature), &shown)?;
         let manifest = check(&raw).or_stop(Reason::ArtifactRefused, format!("believing {shown}"))?;
         let digest = Sha256Digest::of(&raw);
-        let signed = Some(Signed { raw, signature });
-        let inner =
-            Inner { directory, manifest: manifest.clone(), location: location.clone(), described: None, signed };
+        let believed = Some(Signed { raw, signature });
+        let inner = Inner {
+            directory,
+            manifest: manifest.clone(),
+            location: location.clone(),
+            described: None,
+            signed: believed,
+        };
         let vouched = Vouched::Signature { key: signer.name.clone() };
         Ok(Self { inner: Arc::new(inner), manifest, digest, location, vouched, signer: Some(signer) })
     }

@@ -31,7 +31,7 @@ pub(super) fn damage(
 ) -> Result<Damaged, Stop> {
     for part in &mut manifest.parts {
         let done = match damage {
-            Damage::BaselineColumn => change(&mut part.schema, copy, meter, |line| lost_column(line, looked_at))?,
+            Damage::BaselineColumn => change(&mut part.schema, copy, meter, |line| Ok(lost_column(line, looked_at)))?,
             Damage::BaselineRows => change(&mut part.baseline, copy, meter, |line| one_row_more(line, looked_at))?,
             _ => match &mut part.blocks {
                 None => None,
@@ -132,16 +132,16 @@ fn other_digest(line: &str, looked_at: &LookedAt, copy: &Path, blocks_file: &str
     Ok(Line::Changed(Some(json(&table)?), format!("another digest of {label} in the baseline"), label))
 }
 
-fn lost_column(line: &str, looked_at: &LookedAt) -> Result<Line, Stop> {
-    let Ok(object) = serde_json::from_str::<Object>(line) else { return Ok(Line::Kept) };
+fn lost_column(line: &str, looked_at: &LookedAt) -> Line {
+    let Ok(object) = serde_json::from_str::<Object>(line) else { return Line::Kept };
     let of_table = serde_json::from_str::<serde_json::Value>(object.content.get())
         .ok()
         .and_then(|content| Some(content.get("table")?.as_str()?.to_owned()));
     if object.kind != "relation column" || !looked_at(&object.identity, of_table.as_deref()) {
-        return Ok(Line::Kept);
+        return Line::Kept;
     }
     let subject = format!("column {}", object.identity);
-    Ok(Line::Changed(None, format!("the missing {subject} in the baseline"), subject))
+    Line::Changed(None, format!("the missing {subject} in the baseline"), subject)
 }
 
 fn json(table: &Table) -> Result<String, Stop> {
