@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drill::id::{DrillName, RunId};
+use drill::ledger::Trigger;
 use drill::port::{Alert, Outbox};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict};
@@ -27,6 +28,8 @@ pub mod kind {
     pub const LEFTOVERS: &str = "leftovers";
     /// A drill file cannot be used as it is.
     pub const DRILL_FILE_BAD: &str = "drill-file-bad";
+    /// A damaged copy of a backup was not noticed.
+    pub const SELF_TEST_PASSED: &str = "self-test-passed";
     /// The scheduler's bell stopped; the dispatcher rings for itself.
     pub const SCHEDULE_STALLED: &str = "schedule-stalled";
     /// The store refuses to be written: no new run begins.
@@ -158,6 +161,17 @@ impl Alarms {
         };
         self.resolve(kind::RUN_NOT_BEGUN, subject).await;
         let (run, summary) = (ended.state.started.run.clone(), &ended.summary);
+        if let Trigger::SelfTest { damage, .. } = &ended.state.started.trigger {
+            // It says nothing of the backup: no alert of the drill's own runs is opened or closed by it. The run itself raised
+            // what nobody noticed.
+            if summary.reason == Reason::Proven {
+                self.resolve(kind::SELF_TEST_PASSED, &format!("{drill}: {damage}")).await;
+            }
+            if ended.leftovers == Leftovers::Some {
+                self.leftovers(drill, &run).await;
+            }
+            return;
+        }
         let of_run = |kind| {
             alert(kind, subject, Some(drill.clone()), Some(run.clone()), &summary.message, summary.advice.as_deref())
         };

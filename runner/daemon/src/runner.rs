@@ -32,6 +32,7 @@ impl Runner for DrillRunner {
             evidence_directory: self.evidence_directory.clone(),
             owner: self.owner.clone(),
             trigger: job.trigger,
+            only: None,
         };
         Box::pin(execute(request, &self.ports, observer, cancel)).await
     }

@@ -1,10 +1,12 @@
 //! What a run's ledger adds up to: one verdict, one reason, one sentence. Pure, so that the normal end and the recovery of a
 //! killed run conclude alike.
+mod self_test;
+
 use std::time::Duration;
 
 use crate::agent::CheckOutcome;
 use crate::finding::{Finding, Severity};
-use crate::ledger::{CheckEnded, PhaseOutcome, State, Summary};
+use crate::ledger::{CheckEnded, PhaseOutcome, State, Summary, Trigger};
 use crate::phase::Phase;
 use crate::spec::Fidelity;
 use crate::stop::Stop;
@@ -16,7 +18,12 @@ const LAST: Phase = Phase::Validate;
 
 pub fn conclude(state: &State) -> Summary {
     let times = Times::of(state);
-    let stop = worst(&candidates(state, &times)).unwrap_or_else(|| proven(state));
+    let stop = match &state.started.trigger {
+        Trigger::SelfTest { damage, .. } => self_test::conclude(*damage, state),
+        Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => {
+            worst(&candidates(state, &times)).unwrap_or_else(|| proven(state))
+        }
+    };
     Summary {
         verdict: stop.reason.verdict(),
         reason: stop.reason,
@@ -70,6 +77,14 @@ impl Times {
 }
 
 fn candidates(state: &State, times: &Times) -> Vec<Stop> {
+    let mut stops = troubles(state);
+    stops.extend(failed_checks(&state.findings));
+    stops.extend(exceeded(state, times));
+    stops
+}
+
+/// What kept the run from its end, in the order in which it happened.
+fn troubles(state: &State) -> Vec<Stop> {
     let mut stops: Vec<Stop> = state
         .phases
         .iter()
@@ -88,10 +103,8 @@ fn candidates(state: &State, times: &Times) -> Vec<Stop> {
         };
         stops.push(Stop::new(Reason::Interrupted, format!("muster itself was ended {place}")));
     }
-    stops.extend(failed_checks(&state.findings));
     stops.extend(state.checks.iter().filter_map(inconclusive_check));
     stops.extend(unheard_checks(state));
-    stops.extend(exceeded(state, times));
     stops
 }
 
@@ -191,12 +204,16 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Artifact, Event, Owner, RunStarted, Stamped, Vouched};
+    use crate::ledger::{Artifact, Event, Owner, Plugin, RunStarted, Stamped, Vouched};
     use crate::spec::Objectives;
 
     fn state(events: &[Event]) -> State {
+        state_of(started_by(Trigger::Command), events)
+    }
+
+    pub(super) fn started_by(trigger: Trigger) -> RunStarted {
         let at: jiff::Timestamp = "2026-11-22T02:15:00Z".parse().expect("a time");
-        let started = RunStarted {
+        RunStarted {
             run: "orders-20261122t021500z-aaaa".parse().expect("a run"),
             drill: "orders".parse().expect("a name"),
             drill_digest: crate::id::Sha256Digest::of(b""),
@@ -211,8 +228,12 @@ mod tests {
                 recovery_point: Some(Duration::from_hours(24)),
             },
             evidence_directory: String::new(),
-            trigger: crate::ledger::Trigger::Command,
-        };
+            trigger,
+        }
+    }
+
+    pub(super) fn state_of(started: RunStarted, events: &[Event]) -> State {
+        let at = started.at;
         let mut state = State::new(started);
         for (sequence, event) in events.iter().enumerate() {
             let sequence = u64::try_from(sequence).expect("few events") + 2;
@@ -221,12 +242,30 @@ mod tests {
         state
     }
 
-    fn phase(phase: Phase, seconds: u64) -> [Event; 2] {
+    pub(super) fn phase(phase: Phase, seconds: u64) -> [Event; 2] {
         let outcome = PhaseOutcome::Done { note: String::new() };
         [Event::PhaseStarted { phase }, Event::PhaseEnded { phase, duration: Duration::from_secs(seconds), outcome }]
     }
 
-    fn whole(restore_seconds: u64) -> Vec<Event> {
+    pub(super) fn stopped(phase: Phase, stop: Stop) -> Event {
+        Event::PhaseEnded { phase, duration: Duration::from_secs(1), outcome: PhaseOutcome::Stopped(stop) }
+    }
+
+    pub(super) fn plugin(check: &str, from: &str) -> Event {
+        let digest = crate::id::Sha256Digest::of(b"");
+        Event::Plugin(Plugin { check: check.to_owned(), from: from.to_owned(), digest, grants: Vec::new() })
+    }
+
+    pub(super) fn check_ended(check: &str) -> Event {
+        Event::CheckEnded(CheckEnded {
+            check: check.to_owned(),
+            database: "d".to_owned(),
+            outcome: CheckOutcome::Completed { summary: None },
+            usage: crate::agent::CheckUsage::default(),
+        })
+    }
+
+    pub(super) fn whole(restore_seconds: u64) -> Vec<Event> {
         let times = [
             (Phase::Preflight, 1),
             (Phase::Verify, 9),
@@ -240,11 +279,15 @@ mod tests {
     }
 
     fn finding(severity: Severity) -> Event {
+        finding_of("rows", "public.orders", severity)
+    }
+
+    pub(super) fn finding_of(check: &str, subject: &str, severity: Severity) -> Event {
         Event::Finding(Finding {
-            source: "rows".to_owned(),
-            database: None,
+            source: check.to_owned(),
+            database: Some("d".to_owned()),
             severity,
-            subject: "public.orders".to_owned(),
+            subject: subject.to_owned(),
             message: "1 row fewer".to_owned(),
             details: Vec::new(),
         })

@@ -1,4 +1,7 @@
 //! A checked drill: what [`crate::file`] makes of a drill file. Every value is within its bounds and every default is filled in.
+mod self_test;
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -6,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, Sha256Digest};
 use crate::manifest::Part;
+
+pub use self_test::{SelfTest, noticed_by};
+pub use sources::{Exercise, Fallback, Place};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -21,6 +27,8 @@ pub struct Drill {
     pub credentials: Credentials,
     pub checks: Vec<Check>,
     pub deadlines: Deadlines,
+    /// None: only when somebody asks.
+    pub self_test: Option<SelfTest>,
 }
 
 /// When the daemon runs the drill. Checked for form; due times are the daemon's.
@@ -64,6 +72,9 @@ pub enum Source {
         path: String,
         /// Never empty: without a key no backup can be told from a forged one.
         trusted_keys: Vec<TrustedKey>,
+        /// Other places of the same backup, in the order in which they are tried.
+        fallbacks: Vec<Fallback>,
+        exercise: Exercise,
     },
     /// What somebody else's tool made.
     Dump(DumpSource),

@@ -43,6 +43,8 @@ pub enum Reason {
     ObjectiveExceeded,
     /// A deadline hit after the objective had passed.
     DeadlineAfterObjective,
+    /// A self-test damaged a copy of the backup, and the drill did not notice.
+    DamageUnnoticed,
     /// The sandbox lacks version, extension, locale or space.
     SandboxUnfit,
     TemplateDrift,
@@ -59,19 +61,22 @@ pub enum Reason {
     SourceUnreachable,
     /// A plugin trapped, or could not tell.
     CheckInconclusive,
+    /// A self-test could not tell whether the drill notices damage.
+    SelfTestInconclusive,
     AlreadyRunning,
     /// muster's own trouble: never a verdict on the backup.
     Internal,
 }
 
 impl Reason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Proven,
         Self::ArtifactRefused,
         Self::RestoreFailed,
         Self::CheckFailed,
         Self::ObjectiveExceeded,
         Self::DeadlineAfterObjective,
+        Self::DamageUnnoticed,
         Self::SandboxUnfit,
         Self::TemplateDrift,
         Self::IsolationUnproven,
@@ -82,6 +87,7 @@ impl Reason {
         Self::Quarantined,
         Self::SourceUnreachable,
         Self::CheckInconclusive,
+        Self::SelfTestInconclusive,
         Self::AlreadyRunning,
         Self::Internal,
     ];
@@ -95,6 +101,7 @@ impl Reason {
             Self::CheckFailed => "check-failed",
             Self::ObjectiveExceeded => "objective-exceeded",
             Self::DeadlineAfterObjective => "deadline-after-objective",
+            Self::DamageUnnoticed => "damage-unnoticed",
             Self::SandboxUnfit => "sandbox-unfit",
             Self::TemplateDrift => "template-drift",
             Self::IsolationUnproven => "isolation-unproven",
@@ -105,6 +112,7 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::SourceUnreachable => "source-unreachable",
             Self::CheckInconclusive => "check-inconclusive",
+            Self::SelfTestInconclusive => "self-test-inconclusive",
             Self::AlreadyRunning => "already-running",
             Self::Internal => "internal",
         }
@@ -117,7 +125,8 @@ impl Reason {
             | Self::RestoreFailed
             | Self::CheckFailed
             | Self::ObjectiveExceeded
-            | Self::DeadlineAfterObjective => Verdict::Failed,
+            | Self::DeadlineAfterObjective
+            | Self::DamageUnnoticed => Verdict::Failed,
             Self::SandboxUnfit
             | Self::TemplateDrift
             | Self::IsolationUnproven
@@ -128,6 +137,7 @@ impl Reason {
             | Self::Quarantined
             | Self::SourceUnreachable
             | Self::CheckInconclusive
+            | Self::SelfTestInconclusive
             | Self::AlreadyRunning
             | Self::Internal => Verdict::Inconclusive,
         }

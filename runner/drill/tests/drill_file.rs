@@ -3,10 +3,10 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 use std::path::{Path, PathBuf};
 
-use drill::file::{Options, json_schema, of_dump, parse, render};
-use drill::spec::{Drill, DumpSource, Enforcement, Source};
+use drill::file::{Options, json_schema, parse, render};
+use drill::ledger::Damage;
+use drill::spec::{Drill, Enforcement};
 use expect_test::{Expect, expect, expect_file};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn shipped() -> Vec<(PathBuf, String)> {
@@ -22,7 +22,24 @@ fn read(text: &str) -> Result<Drill, String> {
 
 /// Every key that this version offers, none at its default.
 fn full() -> Value {
-    json!({
+    full_where(Damage::Byte)
+}
+
+/// One damage has no schedule of its own.
+fn full_where(shares: Damage) -> Value {
+    let schedule = json!({
+        "cron": "0 5 * * 0", "timezone": "Europe/Berlin", "jitter": "9m", "startDeadline": "2h", "missed": "run-once",
+        "blackout": [{ "cron": "0 0 25 12 *", "duration": "24h" }],
+    });
+    let own = json!({ "schedule": { "cron": "0 6 * * 0", "timezone": "Europe/Paris", "jitter": "8m", "startDeadline": "3h",
+        "missed": "run-once", "blackout": [{ "cron": "0 0 26 12 *", "duration": "25h" }] } });
+    // The shared schedule is for whoever has none of its own.
+    let own = |damage: Damage| if damage == shares { json!({}) } else { own.clone() };
+    let damages: serde_json::Map<String, Value> =
+        Damage::ALL.iter().map(|damage| (damage.as_str().to_owned(), own(*damage))).collect();
+    let checks = [("schema", "schema"), ("rows", "row-count"), ("content", "checksum")];
+    let builtins = checks.map(|(name, plugin)| json!({ "name": name, "plugin": format!("builtin:{plugin}") }));
+    let mut full = json!({
         "apiVersion": "muster.dev/v1",
         "kind": "Drill",
         "metadata": { "name": "full", "labels": { "team": "payments" } },
@@ -38,6 +55,14 @@ fn full() -> Value {
                     { "file": "backup.pub" },
                     { "inline": "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3" },
                 ],
+                "fallbacks": [{
+                    "manifest": "b/manifest.json",
+                    "trustedKeys": [
+                        { "file": "offsite.pub" },
+                        { "inline": "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3" },
+                    ],
+                }],
+                "exercise": "all",
             },
             "engine": { "postgresql": { "major": 15, "jobs": 7, "fidelity": "fast", "settings": { "shared_buffers": "1GB" } } },
             "isolation": {
@@ -58,8 +83,12 @@ fn full() -> Value {
                 "preflight": "2m", "verify": "11m", "sandbox": "3m", "restore": "2h", "lease": "2m", "validate": "31m",
                 "teardown": "6m",
             },
+            "selfTest": { "schedule": schedule, "damages": damages },
         },
-    })
+    });
+    let checks = full["spec"]["checks"].as_array_mut().unwrap();
+    checks.extend(builtins);
+    full
 }
 
 /// The same, of a dump without a manifest.
@@ -72,6 +101,7 @@ fn full_of_a_dump() -> Value {
         "timezone": "Europe/Berlin",
         "trustedKeys": [{ "file": "backup.pub" }],
     });
+    value["spec"].as_object_mut().unwrap().remove("selfTest");
     value
 }
 
@@ -117,6 +147,8 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
                         "backup.pub",
                     ),
                 ],
+                fallbacks: [],
+                exercise: First,
             },
             engine: Postgresql {
                 major: None,
@@ -204,6 +236,7 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
                 validate: 3600s,
                 teardown: 300s,
             },
+            self_test: None,
         }
     "#]]
     .assert_debug_eq(&drill);
@@ -220,7 +253,7 @@ fn the_daemon_requires_limits_where_the_file_does_not_say() {
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
 #[test]
 fn no_key_is_ignored() {
-    for full in [full(), full_of_a_dump()] {
+    for full in [full(), full_where(Damage::Signature), full_of_a_dump()] {
         no_key_of(&full);
     }
 }
@@ -272,6 +305,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     schema_keys(&schema, "", &mut known);
     let mut written = Vec::new();
     pointers(&full(), "", &mut written);
+    pointers(&full_where(Damage::Signature), "", &mut written);
     pointers(&full_of_a_dump(), "", &mut written);
     let written: Vec<String> = written
         .iter()
@@ -300,13 +334,9 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(!validator.is_valid(&more), "{place}");
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
-    for (place, key) in [
-        ("/spec", "selfTest"),
-        ("/spec/source", "fallbacks"),
-        ("/spec/isolation", "kubernetes"),
-        ("/spec/credentials", "vault"),
-        ("/spec/source/trustedKeys/0", "secretRef"),
-    ] {
+    for (place, key) in
+        [("/spec/isolation", "kubernetes"), ("/spec/credentials", "vault"), ("/spec/source/trustedKeys/0", "secretRef")]
+    {
         let mut later = full();
         later.pointer_mut(place).unwrap()[key] = json!({});
         assert!(!validator.is_valid(&later), "{key}");
@@ -329,34 +359,6 @@ fn schema_keys(schema: &Value, at: &str, into: &mut Vec<(String, bool)>) {
     if let Some(items) = schema.get("items") {
         schema_keys(items, &format!("{at}/*"), into);
     }
-}
-
-#[test]
-fn a_dump_without_a_file_gets_a_drill_of_its_own_name() {
-    let of = |path: &str| {
-        let dump = DumpSource { path: path.to_owned(), sha256: None, signature: None, timezone: None };
-        let drill = of_dump(dump.clone(), Options::default());
-        assert_eq!(drill.source, Source::Dump(dump));
-        assert_eq!(drill.checks.len(), 3);
-        drill.name.to_string()
-    };
-    for (path, name) in [
-        ("/b/Orders_2026.sql.gz", "orders-2026"),
-        ("orders", "orders"),
-        ("/b/dir/", "dir"),
-        ("/b/.hidden.dump", "hidden"),
-        ("/b/___.dump", "dump"),
-        ("/b/\u{8a9e}.dump", "dump"),
-        ("/b/a-very-long-name-of-thirty-one-charact.dump", "a-very-long-name-of-thirty-one"),
-    ] {
-        assert_eq!(of(path), name, "{path}");
-    }
-    assert_ne!(
-        of_dump(DumpSource { path: "a".to_owned(), sha256: None, signature: None, timezone: None }, Options::default())
-            .digest,
-        of_dump(DumpSource { path: "b".to_owned(), sha256: None, signature: None, timezone: None }, Options::default())
-            .digest,
-    );
 }
 
 #[test]
@@ -488,54 +490,4 @@ spec:
     let drill = read(text).unwrap();
     assert_eq!(drill.checks[0].limits, drill.checks[1].limits);
     assert_eq!(drill.checks[1].limits.memory, 8 << 20);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn arbitrary_text_is_answered(text in any::<String>()) {
-        answered(&text);
-    }
-
-    #[test]
-    fn text_of_yaml_and_drill_words_is_answered(
-        words in prop::collection::vec(
-            prop::sample::select(vec![
-                "spec", "source", "metadata", "checks", "limits", ": ", ":", "\n", "\n  ", "\n    ", "- ", "{", "}", "[", "]", ", ", "\"", "'",
-                "&a ", "*a", "? ", "| ", "> ", "!!str ", "<<", "~", "#", "\t", "\r", "1h", "4GiB", "0", "-1", ".inf", "\u{0}", "ü", "---", "...",
-                "%YAML 1.2", "@daily", "`",
-            ]),
-            0..60,
-        )
-    ) {
-        answered(&words.concat());
-    }
-
-    #[test]
-    fn a_valid_file_with_a_mutation_is_answered(
-        file in 0..3_usize,
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4_usize, "[ -~\n\t:{}\\[\\]&*!|>'\"%@`ü\u{1f600}]{0,4}"), 1..5),
-    ) {
-        let mut text: Vec<char> = shipped()[file].1.chars().collect();
-        for (at, cut, put) in edits {
-            let at = at.index(text.len() + 1);
-            let end = (at + cut).min(text.len());
-            text.splice(at..end, put.chars());
-        }
-        answered(&text.into_iter().collect::<String>());
-    }
-}
-
-/// Either a drill or problems that can be drawn; never a panic, never an empty list.
-fn answered(text: &str) {
-    if let Err(problems) = parse(text, Options::default()) {
-        assert!(!problems.is_empty());
-        for color in [false, true] {
-            let drawn = render(&problems, "drill.yaml", text, color);
-            assert!(drawn.contains("problem") && drawn.lines().count() > 2, "{drawn}");
-        }
-        let places: Vec<_> = problems.iter().map(|problem| problem.place).collect();
-        assert!(places.is_sorted());
-    }
 }

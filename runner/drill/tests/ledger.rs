@@ -7,12 +7,12 @@ use drill::agent::{CheckOutcome, CheckUsage};
 use drill::finding::{Finding, Severity};
 use drill::id::Sha256Digest;
 use drill::ledger::{
-    Artifact, CheckEnded, Database, Event, Held, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, State,
-    Summary, plan_teardown,
+    Answer, Artifact, CheckEnded, Damage, Damaged, Database, Event, Held, Owner, PhaseOutcome, Plugin, Resource,
+    RunStarted, Stamped, State, Summary, Trigger, plan_teardown,
 };
 use drill::phase::Phase;
 use drill::proof::{IsolationProof, LeaseProof, ReleaseProof};
-use drill::spec::{Fidelity, Objectives};
+use drill::spec::{Fidelity, Objectives, Place};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict};
 use proptest::prelude::*;
@@ -118,6 +118,8 @@ fn notes() -> Vec<Event> {
             source_version: "15.8".to_owned(),
             databases: vec!["orders".to_owned()],
         }),
+        Event::Source { place: Place::Fallback(1) },
+        Event::Damaged(Damaged { what: "a byte".to_owned(), answer: Answer::Refused { file: "shop.dump".to_owned() } }),
         Event::Template { isolation: "local".to_owned(), digest: digest() },
         Event::Limits { limits: Vec::new() },
         Event::Isolation(IsolationProof::default()),
@@ -149,10 +151,12 @@ fn notes() -> Vec<Event> {
 
 /// The rules once more, in other words: what each resource went through, and how far the run is.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that happened or did not")]
 struct Rules {
     resources: BTreeMap<Resource, Stage>,
     running: BTreeSet<Phase>,
     over: BTreeSet<Phase>,
+    opened: bool,
     concluded: bool,
     signed: bool,
     ended: bool,
@@ -174,7 +178,8 @@ impl Rules {
             return matches!(event, Event::Released { resource, .. } | Event::ReleaseFailed { resource, .. } if owed(resource));
         }
         match event {
-            Event::Started(_) => false,
+            // The run of these tests is no self-test.
+            Event::Started(_) | Event::Damaged(_) => false,
             Event::PhaseStarted { phase } => {
                 *phase == Phase::Teardown || !self.running.contains(phase) && !self.over.contains(phase)
             }
@@ -188,6 +193,7 @@ impl Rules {
                 let tried = |stage: &Stage| matches!(stage, Stage::ReleaseTried | Stage::Released);
                 !self.concluded && self.resources.values().all(tried) && summary.verdict == summary.reason.verdict()
             }
+            Event::Source { .. } => !self.opened,
             Event::EvidenceWritten { .. } => self.concluded && !self.signed,
             Event::Ended { leftovers } => {
                 let none = self.resources.values().all(|stage| *stage == Stage::Released);
@@ -214,6 +220,7 @@ impl Rules {
                 self.running.remove(phase);
                 self.over.insert(*phase);
             }
+            Event::Artifact(_) => self.opened = true,
             Event::Concluded(_) => self.concluded = true,
             Event::EvidenceWritten { .. } => self.signed = true,
             Event::Ended { .. } => self.ended = true,
@@ -450,6 +457,21 @@ fn a_ledger_begins_with_its_start() {
         State::replay(&[first]).unwrap_err().to_string(),
         "illegal event in the ledger: the first is not `started`"
     );
+}
+
+#[test]
+fn a_self_test_damages_once_and_nothing_else_damages() {
+    let damaged = || {
+        let answer = Answer::Refused { file: "shop.dump".to_owned() };
+        stamped(Event::Damaged(Damaged { what: "a byte".to_owned(), answer }))
+    };
+    let plain = State::new(started()).apply(&damaged()).unwrap_err().to_string();
+    assert!(plain.ends_with("a copy was damaged, and the run is no self-test"), "{plain}");
+    let trigger = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: None };
+    let mut state = State::new(RunStarted { trigger, ..started() });
+    state.apply(&damaged()).unwrap();
+    let twice = state.apply(&damaged()).unwrap_err().to_string();
+    assert!(twice.ends_with("a copy was damaged twice"), "{twice}");
 }
 
 /// Recovery tears down again where a crash cut teardown off.

@@ -14,7 +14,10 @@ fn reasons() -> Vec<(Reason, Verdict, &'static str)> {
             Reason::RestoreFailed => (Verdict::Failed, "restore-failed", Some(Reason::CheckFailed)),
             Reason::CheckFailed => (Verdict::Failed, "check-failed", Some(Reason::ObjectiveExceeded)),
             Reason::ObjectiveExceeded => (Verdict::Failed, "objective-exceeded", Some(Reason::DeadlineAfterObjective)),
-            Reason::DeadlineAfterObjective => (Verdict::Failed, "deadline-after-objective", Some(Reason::SandboxUnfit)),
+            Reason::DeadlineAfterObjective => {
+                (Verdict::Failed, "deadline-after-objective", Some(Reason::DamageUnnoticed))
+            }
+            Reason::DamageUnnoticed => (Verdict::Failed, "damage-unnoticed", Some(Reason::SandboxUnfit)),
             Reason::SandboxUnfit => (Verdict::Inconclusive, "sandbox-unfit", Some(Reason::TemplateDrift)),
             Reason::TemplateDrift => (Verdict::Inconclusive, "template-drift", Some(Reason::IsolationUnproven)),
             Reason::IsolationUnproven => (Verdict::Inconclusive, "isolation-unproven", Some(Reason::LimitReached)),
@@ -24,7 +27,12 @@ fn reasons() -> Vec<(Reason, Verdict, &'static str)> {
             Reason::Interrupted => (Verdict::Inconclusive, "interrupted", Some(Reason::Quarantined)),
             Reason::Quarantined => (Verdict::Inconclusive, "quarantined", Some(Reason::SourceUnreachable)),
             Reason::SourceUnreachable => (Verdict::Inconclusive, "source-unreachable", Some(Reason::CheckInconclusive)),
-            Reason::CheckInconclusive => (Verdict::Inconclusive, "check-inconclusive", Some(Reason::AlreadyRunning)),
+            Reason::CheckInconclusive => {
+                (Verdict::Inconclusive, "check-inconclusive", Some(Reason::SelfTestInconclusive))
+            }
+            Reason::SelfTestInconclusive => {
+                (Verdict::Inconclusive, "self-test-inconclusive", Some(Reason::AlreadyRunning))
+            }
             Reason::AlreadyRunning => (Verdict::Inconclusive, "already-running", Some(Reason::Internal)),
             Reason::Internal => (Verdict::Inconclusive, "internal", None),
         };

@@ -84,6 +84,15 @@ fn by_reason(state: &State, summary: &Summary) -> Option<String> {
             "nothing is known to be wrong, and not all was checked: `muster report {run}` says what the check could not \
              tell; see to that, then `muster run {file}`"
         ),
+        Reason::DamageUnnoticed => {
+            format!(
+                "believe no pass of this drill until this is explained: `muster report {run}` says what was damaged"
+            )
+        }
+        Reason::SelfTestInconclusive => format!(
+            "whether the drill notices damage is not known: `muster report {run}` says what came between; see to that, then run the \
+             self-test again"
+        ),
         Reason::AlreadyRunning => {
             "wait for the run that goes on: `muster runs` shows it; where its process is gone, `muster reap` ends it"
                 .to_owned()

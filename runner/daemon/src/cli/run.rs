@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use drill::file::Options;
 use drill::id::Sha256Digest;
-use drill::ledger::{Owner, Trigger};
-use drill::spec::{Drill, DumpSource};
+use drill::ledger::{Damage, Owner, Trigger};
+use drill::spec::{Drill, DumpSource, Place};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
 use rustix::fs::Access;
@@ -22,7 +22,8 @@ use crate::{state_dir, wiring};
 /// Run one drill now
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  muster run schedules/smallest.yaml\n  \
-    muster run --dump orders.sql.gz   (a first drill: no file, no signature, and every result says so)\n\n\
+    muster run --dump orders.sql.gz   (a first drill: no file, no signature, and every result says so)\n  \
+    muster run schedules/smallest.yaml --self-test   (damages copies of the backup: the drill must notice each)\n\n\
     Exit codes: 0 passed, 1 failed, 2 inconclusive, 3 nothing was begun, 4 something is left over.")]
 pub struct Args {
     /// The drill file
@@ -46,7 +47,16 @@ pub struct Args {
     /// Where the signed evidence goes [default: `evidence` in the state directory]
     #[arg(long, value_name = "DIR")]
     evidence_dir: Option<PathBuf>,
+    /// Damage a copy of the backup and see whether the drill notices: `byte`, `signature`, `truncated`, `baseline-rows`,
+    /// `baseline-digest`, `baseline-column`, or `all` that the drill can notice, one after the other
+    #[arg(long, value_name = "DAMAGE", num_args = 0..=1, default_missing_value = "all", value_parser = damages)]
+    #[arg(conflicts_with = "dump")]
+    self_test: Option<Damages>,
 }
+
+/// What is damaged; None: all that the drill can notice.
+#[derive(Clone)]
+struct Damages(Option<Damage>);
 
 pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let loaded = match (&args.drill, &args.dump) {
@@ -58,7 +68,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
         (None, None) => return Err(Stop::internal("a drill file or --dump is needed")),
     };
     let (drill, drill_file, directory) = loaded;
-    let checks = load_checks(&drill, &directory)?;
+    let planned = planned(&drill, args.self_test.as_ref())?;
+    // Before anything is begun: what cannot be loaded is a mistake of the drill file.
+    let mut loaded = Some(load_checks(&drill, &directory)?);
     let state_directory = state_dir::resolve()?;
     let ports = wiring::local(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
@@ -72,34 +84,84 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let tried = || format!("evidence cannot be written to {}", evidence_directory.display());
     std::fs::create_dir_all(&evidence_directory).or_stop(Reason::Internal, tried())?;
     rustix::fs::access(&evidence_directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())?;
-    let observer: Arc<dyn Observer> = match args.output {
-        Output::Text => Arc::new(Text::new(args.quiet)),
-        Output::Json => Arc::new(Json::new(args.quiet)),
-    };
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
-    let request =
-        Request { drill, drill_file, checks, evidence_directory, owner: me.owner.clone(), trigger: Trigger::Command };
-    let ended = Box::pin(execute(request, &ports, observer, cancel)).await;
-    signals.abort();
-    match ended {
-        Ok(ended) => Ok(ExitCode::from(ended.exit_code())),
-        // The drill was not begun because it runs already: inconclusive, not a mistake of the caller.
-        Err(stop) if stop.reason == Reason::AlreadyRunning => {
-            super::report_error(&stop);
-            let code = exit_code(stop.reason.verdict(), Leftovers::None);
-            if args.output == Output::Json {
-                Json::not_begun(&stop, code);
+    let (mut worst, mut begun) = (0, false);
+    for (trigger, only) in planned {
+        let observer: Arc<dyn Observer> = match args.output {
+            Output::Text => Arc::new(Text::new(args.quiet)),
+            Output::Json => Arc::new(Json::new(args.quiet)),
+        };
+        let request = Request {
+            drill: drill.clone(),
+            drill_file: drill_file.clone(),
+            checks: loaded.take().map_or_else(|| load_checks(&drill, &directory), Ok)?,
+            evidence_directory: evidence_directory.clone(),
+            owner: me.owner.clone(),
+            trigger,
+            only,
+        };
+        let code = match Box::pin(execute(request, &ports, observer, cancel.clone())).await {
+            Ok(ended) => ended.exit_code(),
+            // The drill was not begun because it runs already: inconclusive, not a mistake of the caller.
+            Err(stop) if stop.reason == Reason::AlreadyRunning || begun => {
+                super::report_error(&stop);
+                let code = exit_code(stop.reason.verdict(), Leftovers::None);
+                if args.output == Output::Json {
+                    Json::not_begun(&stop, code);
+                }
+                code
             }
-            Ok(ExitCode::from(code))
-        }
-        Err(stop) => {
-            if args.output == Output::Json {
-                Json::not_begun(&stop, EXIT_NOTHING_BEGUN);
+            Err(stop) => {
+                signals.abort();
+                if args.output == Output::Json {
+                    Json::not_begun(&stop, EXIT_NOTHING_BEGUN);
+                }
+                return Err(stop);
             }
-            Err(stop)
+        };
+        begun = true;
+        worst = worse(worst, code);
+        if cancel.is_asked() {
+            break;
         }
     }
+    signals.abort();
+    Ok(ExitCode::from(worst))
+}
+
+/// What one order means, one run after the other.
+fn planned(drill: &Drill, self_test: Option<&Damages>) -> Result<Vec<(Trigger, Option<Place>)>, Stop> {
+    let Some(Damages(damage)) = self_test else {
+        return Ok(drill.runs().into_iter().map(|only| (Trigger::Command, only)).collect());
+    };
+    let damages = match damage {
+        None => drill.damages(),
+        Some(damage) if drill.can_notice(*damage) => vec![*damage],
+        Some(damage) => {
+            return Err(Stop::internal(format!("nothing in this drill could notice {damage}"))
+                .advise("add the built-in check that compares it, or try another damage"));
+        }
+    };
+    if damages.is_empty() {
+        return Err(Stop::internal("there is nothing that a self-test of this drill could damage")
+            .advise("self-tests need a backup with a manifest: make one with `muster capture` or `muster adopt`"));
+    }
+    Ok(damages.into_iter().map(|damage| (Trigger::SelfTest { damage, scheduled_for: None }, None)).collect())
+}
+
+/// By the precedence of exit codes: failed, leftovers, inconclusive, passed.
+fn worse(one: u8, other: u8) -> u8 {
+    [1, 4, 2].into_iter().find(|code| one == *code || other == *code).unwrap_or(0)
+}
+
+fn damages(text: &str) -> Result<Damages, String> {
+    if text == "all" {
+        return Ok(Damages(None));
+    }
+    let known = || Damage::ALL.map(Damage::as_str).join(", ");
+    let damage = Damage::ALL.into_iter().find(|damage| damage.as_str() == text);
+    damage.map(|damage| Damages(Some(damage))).ok_or_else(|| format!("known here: {}, all", known()))
 }
 
 /// A drill without a file: the dump, and every default.

@@ -16,6 +16,10 @@ impl Cancel {
         self.asked.cancel();
     }
 
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+
     pub async fn asked(&self) {
         self.asked.cancelled().await;
     }

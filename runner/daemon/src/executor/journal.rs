@@ -76,13 +76,24 @@ impl Journal {
         self.append(Event::PhaseEnded { phase, duration, outcome }).await
     }
 
-    /// `details` is an object for machines.
+    /// About the drill. `details` is an object for machines.
     pub(super) async fn raise(&self, kind: &str, stop: &Stop, details: serde_json::Value) -> Result<(), Stop> {
+        let subject = self.state().started.drill.to_string();
+        self.raise_about(kind, subject, stop, details).await
+    }
+
+    pub(super) async fn raise_about(
+        &self,
+        kind: &str,
+        subject: String,
+        stop: &Stop,
+        details: serde_json::Value,
+    ) -> Result<(), Stop> {
         let alert = {
             let state = self.state();
             Alert {
                 kind: kind.to_owned(),
-                subject: state.started.drill.to_string(),
+                subject,
                 drill: Some(state.started.drill.clone()),
                 run: Some(state.started.run.clone()),
                 at: jiff::Timestamp::now(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use drill::finding::Finding;
-use drill::ledger::{Event, RunStarted, Stamped};
-use drill::port::Store;
+use drill::ledger::{Event, RunStarted, Stamped, Trigger};
+use drill::port::{RunSummary, Store};
 use drill::stop::Stop;
 use drill::verdict::Verdict;
 use serde_json::{Value, json};
@@ -18,7 +18,10 @@ const LOOKED_AT: u32 = 50;
 /// count: without one, a drill is called after its dump, and `/a/latest.dump` and `/b/latest.dump` share the name only.
 pub(super) async fn counts(store: &dyn Store, now: &RunStarted, check: &str) -> Result<Option<Value>, Stop> {
     let runs = store.runs(Some(&now.drill), LOOKED_AT).await?;
-    for run in runs.into_iter().filter(|run| run.verdict == Some(Verdict::Passed) && run.run != now.run) {
+    let counts = |run: &RunSummary| {
+        run.verdict == Some(Verdict::Passed) && run.run != now.run && !matches!(run.trigger, Trigger::SelfTest { .. })
+    };
+    for run in runs.into_iter().filter(counts) {
         let events = store.events(&run.run).await?;
         if is_of(&events, &now.drill_file) {
             let databases = told(&events, check);

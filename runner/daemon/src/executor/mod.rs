@@ -8,9 +8,11 @@ mod journal;
 mod last_run;
 mod live;
 mod observe;
+mod opening;
 mod phases;
 mod recover;
 mod run;
+mod self_test;
 mod teardown;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use drill::conclude::deadline;
 use drill::id::Sha256Digest;
-use drill::ledger::{Artifact, Event, PhaseOutcome, Resource, Vouched};
-use drill::manifest::{Manifest, SnapshotTimeFrom};
+use drill::ledger::{Event, PhaseOutcome, Resource};
+use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
-use drill::spec::{Isolation, Limits, Source};
+use drill::spec::{Isolation, Limits};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -17,14 +17,11 @@ use drill::verdict::Reason;
 use super::baselines::Baselines;
 use super::journal::Journal;
 use super::run::Request;
-use super::{Cancel, Ports, checks};
+use super::{Cancel, Ports, checks, opening, self_test};
 use crate::agent::AgentLink;
 
 /// How long a broken boundary may take to be noticed after it made something else fail.
 const AFTERSHOCK: Duration = Duration::from_millis(300);
-
-/// By how much the clocks of two machines may differ.
-const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// What every phase of one run shares.
 pub(super) struct Context<'a> {
@@ -61,18 +58,20 @@ impl Live {
 
 /// Every phase before teardown, in order. The first that stops ends the work.
 pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
-    let (opened, opening) = open(context).await?;
+    let (opened, opening) = opening::open(context).await?;
     let plan = preflight(context, &opened).await?;
     let storage = acquire_storage(context).await?;
     let (verified, provisioned) =
         tokio::join!(verify(context, &opened, &storage, opening), sandbox(context, plan.as_ref()));
-    let baselines = verified?;
+    let (baselines, damaged) = verified?;
+    // Of a self-test with a damaged baseline, the copy's own: it is what the checks must compare with.
+    let manifest = damaged.unwrap_or(opened.manifest);
     let server = provisioned?;
     probe(context, server.as_ref()).await?;
-    let databases = restore(context, &opened.manifest, server.as_ref()).await?;
+    let databases = restore(context, &manifest, server.as_ref()).await?;
     let request = lease(context, server.as_ref(), databases).await?;
     // Boxed: it holds what every check of the run may send.
-    Box::pin(checks::validate(context, &opened.manifest, &baselines, server.as_ref(), &request)).await
+    Box::pin(checks::validate(context, &manifest, &baselines, server.as_ref(), &request)).await
 }
 
 /// Runs one phase between its two events, under its deadline. A signal, a broken boundary or a dead server end it too.
@@ -147,100 +146,6 @@ async fn first_cause(live: &Live, stop: Stop) -> Stop {
     }
 }
 
-/// Reads the manifest and checks its signature. Its time counts as part of verify.
-async fn open(context: &Context<'_>) -> Result<(Opened, Duration), Stop> {
-    let begun = Instant::now();
-    let drill = &context.request.drill;
-    let base = context.request.drill_file.parent().unwrap_or(std::path::Path::new("/"));
-    let opening = tokio::time::timeout(drill.deadlines.verify, context.ports.artifacts.open(&drill.source, base));
-    let result = tokio::select! {
-        biased;
-        () = context.cancel.asked() => Err(interrupted(Phase::Verify)),
-        opened = opening => opened.unwrap_or_else(|_| {
-            Err(Stop::new(Reason::SourceUnreachable, "the backup's manifest could not be read within the deadline"))
-        }),
-    };
-    let result = result.and_then(|opened| not_from_the_future(&opened.manifest).map(|()| opened));
-    match result {
-        Ok(opened) => {
-            context.journal.append(Event::Artifact(artifact(&opened))).await?;
-            warn_of_what_is_unknown(context, &opened).await?;
-            Ok((opened, begun.elapsed()))
-        }
-        Err(stop) => {
-            context.journal.append(Event::PhaseStarted { phase: Phase::Verify }).await?;
-            context.journal.phase_ended(Phase::Verify, begun.elapsed(), PhaseOutcome::Stopped(stop.clone())).await?;
-            if stop.reason == Reason::ArtifactRefused {
-                let source = match &context.request.drill.source {
-                    Source::Manifest { path, .. } => path,
-                    Source::Dump(dump) => &dump.path,
-                };
-                let details = serde_json::json!({ "source": source, "reason": stop.reason });
-                context.journal.raise("artifact-refused", &stop, details).await?;
-            }
-            Err(stop)
-        }
-    }
-}
-
-/// What a person must not overlook in a result.
-async fn warn_of_what_is_unknown(context: &Context<'_>, opened: &Opened) -> Result<(), Stop> {
-    match opened.vouched {
-        Vouched::Signature { .. } => {}
-        Vouched::Sha256 => {
-            let message =
-                "nobody signed this dump: the drill pins its digest, and whoever writes the drill vouches for it";
-            context.journal.warn("verify", "UNSIGNED", message.to_owned()).await?;
-        }
-        Vouched::Nobody => {
-            let message = "nobody vouches for this dump: anybody who can write to its place can have made it; pin its digest or sign it";
-            context.journal.warn("verify", "UNSIGNED", message.to_owned()).await?;
-        }
-    }
-    let message = match opened.manifest.snapshot_time_from {
-        SnapshotTimeFrom::Capture | SnapshotTimeFrom::DumpHeader | SnapshotTimeFrom::DumpHeaderInNamedZone => {
-            return Ok(());
-        }
-        SnapshotTimeFrom::DumpHeaderReadAsUtc => {
-            "the recovery point is measured from the dump's own header, which names no time zone: it was read as UTC"
-        }
-        SnapshotTimeFrom::Unknown => {
-            "the recovery point is unknown: the dump does not say when it was begun, or not in which time zone"
-        }
-    };
-    context.journal.warn("verify", "recovery point", message.to_owned()).await
-}
-
-/// A wrong clock must not make a backup look newer than it is.
-fn not_from_the_future(manifest: &Manifest) -> Result<(), Stop> {
-    let now = jiff::Timestamp::now();
-    let Some(taken) = manifest.snapshot_time.filter(|taken| *taken > now + CLOCK_SKEW) else { return Ok(()) };
-    let now = now.round(jiff::Unit::Second).unwrap_or(now);
-    if manifest.snapshot_time_from == SnapshotTimeFrom::DumpHeaderReadAsUtc {
-        let problem =
-            format!("the dump's header, read as UTC, says that it was begun at {taken}, and here it is {now}");
-        return Err(Stop::internal(problem)
-            .advise("the header names no time zone: name the one of the machine that made the dump, as `timezone` or --timezone"));
-    }
-    Err(Stop::internal(format!("the backup was taken at {taken}, and here it is {now}: one of the clocks is wrong"))
-        .advise("set the clock of this machine, or of the one that the backup was made from"))
-}
-
-fn artifact(opened: &Opened) -> Artifact {
-    let manifest = &opened.manifest;
-    Artifact {
-        digest: opened.digest,
-        name: manifest.name.clone(),
-        location: opened.location.clone(),
-        vouched: opened.vouched.clone(),
-        size: manifest.total_size(),
-        snapshot_time: manifest.snapshot_time,
-        snapshot_time_from: manifest.snapshot_time_from,
-        source_version: manifest.source.version.clone(),
-        databases: manifest.parts.iter().map(|part| part.database.clone()).collect(),
-    }
-}
-
 /// Compares before anything is made.
 async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn EnginePlan>, Stop> {
     let drill = &context.request.drill;
@@ -262,7 +167,9 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
         for finding in plan.findings() {
             context.journal.append(Event::Finding(finding)).await?;
         }
-        let needed = plan.disk_estimate().saturating_add(opened.manifest.total_size());
+        // A self-test copies what it damages, and stages that copy.
+        let copies = if self_test::damage(context).is_some() { 2 } else { 1 };
+        let needed = plan.disk_estimate().saturating_add(opened.manifest.total_size().saturating_mul(copies));
         if needed > survey.free_disk {
             let (needed, free) = (unit::size(needed), unit::size(survey.free_disk));
             return Err(Stop::new(
@@ -331,24 +238,37 @@ async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
     Ok(storage)
 }
 
-/// Stages what it hashes. Runs beside the sandbox's start; nothing is delivered before it has ended well.
+/// Stages what it hashes. Runs beside the sandbox's start; nothing is delivered before it has ended well. Of a self-test, a copy
+/// is staged, and its manifest comes back.
 async fn verify(
     context: &Context<'_>,
     opened: &Opened,
     storage: &Storage,
     opening: Duration,
-) -> Result<Baselines, Stop> {
+) -> Result<(Baselines, Option<Manifest>), Stop> {
     let drill = &context.request.drill;
     let work = async {
         // The manifest was read and its signature checked before preflight: that time is verify's.
         let progress = context.journal.progress(Phase::Verify);
-        opened.artifact.stage(&storage.staging, &progress).await?;
-        let baselines = Baselines::take(&opened.manifest, &storage.staging)?;
-        let size = unit::size(opened.manifest.total_size());
-        let note = format!("{size}, {}, {}, {}", opened.digest.short(), opened.vouched, taken(&opened.manifest));
-        Ok((baselines, note))
+        let copy = match self_test::damage(context) {
+            Some(damage) => Some(self_test::damaged(context, opened, storage, damage).await?),
+            None => None,
+        };
+        let verified = copy.as_ref().unwrap_or(opened);
+        verified.artifact.stage(&storage.staging, &progress).await?;
+        let baselines = Baselines::take(&verified.manifest, &storage.staging)?;
+        if copy.is_some() {
+            self_test::remove_copy(storage)?;
+        }
+        let size = unit::size(verified.manifest.total_size());
+        let note = format!("{size}, {}, {}, {}", verified.digest.short(), verified.vouched, taken(&verified.manifest));
+        Ok(((baselines, copy.map(|copy| copy.manifest)), note))
     };
     let result = phase_begun_before(context, Phase::Verify, opening, drill.deadlines.verify, work).await;
+    if self_test::damage(context).is_some() {
+        // What was refused is a copy that this run damaged: nobody need be told, and no place is condemned.
+        return self_test::must_be_refused(context, result);
+    }
     if let Err(stop) = &result
         && stop.reason == Reason::ArtifactRefused
     {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use drill::conclude::conclude;
 use drill::id::{RunId, Sha256Digest};
 use drill::ledger::{Event, Owner, RunStarted, State, Summary, Trigger};
-use drill::spec::Drill;
+use drill::spec::{Drill, Place};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict, exit_code};
 use futures_util::FutureExt;
@@ -28,6 +28,8 @@ pub struct Request {
     pub evidence_directory: PathBuf,
     pub owner: Owner,
     pub trigger: Trigger,
+    /// None: the first of the drill's sources that is there.
+    pub only: Option<Place>,
 }
 
 /// What came of it.
@@ -95,6 +97,15 @@ pub(super) async fn finish(ports: &Ports, journal: &Journal, stop: Option<Stop>)
 
 async fn write_down(ports: &Ports, journal: &Journal, summary: &Summary) -> Result<(), Stop> {
     if journal.state().summary.is_none() {
+        let trigger = journal.state().started.trigger.clone();
+        if let (Reason::DamageUnnoticed, Trigger::SelfTest { damage, .. }) = (summary.reason, trigger) {
+            // First, so that a crash in between tells it twice and never not at all.
+            let stop =
+                Stop { reason: summary.reason, message: summary.message.clone(), advice: summary.advice.clone() };
+            // Each damage is an alert of its own: that another one is noticed does not close it.
+            let subject = format!("{}: {damage}", journal.state().started.drill);
+            journal.raise_about("self-test-passed", subject, &stop, serde_json::json!({ "damage": damage })).await?;
+        }
         journal.append(Event::Concluded(summary.clone())).await?;
     }
     if journal.state().evidence.is_none() {

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use drill::agent::{CheckOutcome, CheckUsage, FromAgent, ToAgent};
 use drill::finding::Severity;
 use drill::id::Sha256Digest;
-use drill::ledger::{Event, Owner, Resource, State};
+use drill::ledger::{Damage, Event, Owner, Resource, State};
 use drill::manifest::{DumpFormat, Kind, Locale, Manifest, Part};
 use drill::phase::Phase;
-use drill::port::{Artifact, Artifacts, Opened, Outbox, Progress, Store};
+use drill::port::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened, Outbox, Progress, Store};
 use drill::proof::{Expected, Probe};
 use drill::spec::{
     Check, CheckLimits, Credentials, Deadlines, Drill, Enforcement, Fidelity, Isolation, Limits, Objectives, Plugin,
@@ -89,7 +89,14 @@ impl Outside {
             evidence_directory: self.directory.path().join("evidence"),
             owner: owner(1),
             trigger: drill::ledger::Trigger::Command,
+            only: None,
         }
+    }
+
+    async fn self_test(&self, damage: Damage) -> Ended {
+        let trigger = drill::ledger::Trigger::SelfTest { damage, scheduled_for: None };
+        let request = Request { trigger, ..self.request() };
+        execute(request, &self.ports(), Arc::new(Silent), Cancel::default()).await.expect("it was begun")
     }
 
     /// Ends what ends with the process, and starts another one.
@@ -272,6 +279,42 @@ async fn a_refused_artifact_is_never_delivered_and_is_quarantined() {
     assert_eq!((again.summary.verdict, again.summary.reason), (Verdict::Inconclusive, Reason::Quarantined));
 }
 
+/// A gate that lets a damaged copy pass, and a check that is blind to it: the loudest alert, and no byte of it restored.
+#[tokio::test]
+async fn a_self_test_that_is_not_refused_is_the_loudest_alert() {
+    for damage in [Damage::Byte, Damage::BaselineRows] {
+        let outside = Outside::new();
+        let ended = outside.self_test(damage).await;
+        let summary = &ended.summary;
+        assert_eq!(
+            (summary.verdict, summary.reason),
+            (Verdict::Failed, Reason::DamageUnnoticed),
+            "{damage}: {summary:?}"
+        );
+        let delivered = outside.world.steps().iter().any(|step| step.contains("deliver"));
+        assert_eq!(delivered, damage == Damage::BaselineRows, "{damage}: {:?}", outside.world.steps());
+        let alerts = outside.store.open_alerts().await.expect("it can be read");
+        assert_eq!(alerts.iter().map(|alert| alert.kind.as_str()).collect::<Vec<_>>(), ["self-test-passed"]);
+        assert_eq!(outside.world.existing(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_self_test_that_is_refused_passes_and_condemns_nothing() {
+    for damage in [Damage::Byte, Damage::BaselineRows] {
+        let mut outside = Outside::new();
+        outside.artifact.refuse = damage == Damage::Byte;
+        outside.world.on_agent(Arc::new(|stream| {
+            tokio::spawn(agent(stream, Severity::Failure));
+        }));
+        let ended = outside.self_test(damage).await;
+        assert_eq!(ended.summary.reason, Reason::Proven, "{damage}: {:?}", ended.summary);
+        assert!(outside.store.quarantined().await.expect("it can be read").is_empty());
+        assert!(outside.store.open_alerts().await.expect("it can be read").is_empty());
+        assert_eq!(outside.world.existing(), []);
+    }
+}
+
 /// Invariant 2.
 #[tokio::test]
 async fn without_a_proof_of_isolation_nothing_is_delivered() {
@@ -400,7 +443,12 @@ fn drill() -> Drill {
         digest: Sha256Digest::of(b"drill"),
         schedule: None,
         objectives: Objectives::default(),
-        source: Source::Manifest { path: "/backups/manifest.json".to_owned(), trusted_keys: Vec::new() },
+        source: Source::Manifest {
+            path: "/backups/manifest.json".to_owned(),
+            trusted_keys: Vec::new(),
+            fallbacks: Vec::new(),
+            exercise: drill::spec::Exercise::First,
+        },
         engine: Postgresql { major: None, jobs: 1, fidelity: Fidelity::Production, settings: BTreeMap::new() },
         isolation: Isolation::Local(Limits {
             memory: None,
@@ -411,6 +459,7 @@ fn drill() -> Drill {
         credentials: Credentials::Embedded { ttl: Duration::from_mins(15) },
         checks: Vec::new(),
         deadlines: Deadlines::default(),
+        self_test: None,
     }
 }
 
@@ -464,12 +513,29 @@ impl Artifacts for FakeArtifacts {
             vouched: drill::ledger::Vouched::Signature { key: "backup".to_owned() },
         })
     }
+
+    async fn is_there(&self, _source: &Source, _base: &Path) -> bool {
+        true
+    }
 }
 
 #[async_trait]
 impl Artifact for FakeArtifacts {
     async fn stage(&self, _staging: &Path, _progress: &dyn Progress) -> Result<(), Stop> {
         if self.refuse { Err(Stop::new(Reason::ArtifactRefused, "a byte is wrong")) } else { Ok(()) }
+    }
+
+    async fn damaged_copy(&self, damage: Damage, copy: &Path, _looked_at: &LookedAt) -> Result<DamagedCopy, Stop> {
+        let answer = match damage {
+            Damage::BaselineRows => drill::ledger::Answer::Finding {
+                plugin: "row-count".to_owned(),
+                database: "orders".to_owned(),
+                subject: "public.orders".to_owned(),
+            },
+            _ => drill::ledger::Answer::Refused { file: "a byte".to_owned() },
+        };
+        let damaged = drill::ledger::Damaged { what: "nothing".to_owned(), answer };
+        Ok(DamagedCopy { damaged, manifest: copy.join("manifest.json"), trusted_keys: None })
     }
 }
 

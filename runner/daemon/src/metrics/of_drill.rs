@@ -7,7 +7,7 @@ use drill::finding::Severity;
 use drill::id::{RunId, Sha256Digest};
 use drill::ledger::{CheckEnded, Damage, Event, Resource, RunStarted, Stamped, Summary, Trigger};
 use drill::phase::Phase;
-use drill::verdict::{Reason, Verdict};
+use drill::verdict::Reason;
 use jiff::Timestamp;
 
 use crate::dispatcher::Skip;
@@ -53,14 +53,11 @@ impl SelfTest {
         }
     }
 
-    fn of(damage: Damage, summary: &Summary) -> Self {
-        let expected = match damage {
-            Damage::Byte | Damage::Signature | Damage::Truncated => Reason::ArtifactRefused,
-            Damage::BaselineRows | Damage::BaselineDigest | Damage::BaselineColumn => Reason::CheckFailed,
-        };
-        match (summary.verdict, summary.reason) {
-            (Verdict::Passed, _) => Self::Passed,
-            (_, reason) if reason == expected => Self::Refused,
+    /// A self-test's verdict is about the drill: it is proven when the drill refused the damage.
+    fn of(summary: &Summary) -> Self {
+        match summary.reason {
+            Reason::Proven => Self::Refused,
+            Reason::DamageUnnoticed => Self::Passed,
             _ => Self::Other,
         }
     }
@@ -77,7 +74,7 @@ impl OfDrill {
             }
             return;
         };
-        let outcome = SelfTest::of(damage, summary);
+        let outcome = SelfTest::of(summary);
         self.undetected.retain(|undetected| *undetected != damage || outcome == SelfTest::Other);
         if outcome == SelfTest::Passed {
             self.undetected.push(damage);

@@ -220,7 +220,8 @@ fn self_tests_are_no_runs_and_one_that_passes_is_loud_until_the_next_is_refused(
     let passed = "muster_self_test_passed_damage{drill=\"orders\",damage=\"byte\"}";
     let total = |outcome| format!("muster_self_tests_total{{drill=\"orders\",damage=\"byte\",outcome=\"{outcome}\"}}");
 
-    run(&metrics, &started, sample::passed());
+    let concluded = |reason, why: &str| vec![Event::Concluded(sample::summary(reason, why))];
+    run(&metrics, &started, concluded(Reason::DamageUnnoticed, "nobody saw it"));
     let text = metrics.render();
     assert_has(&text, &[(passed, 1.0), (&total("passed"), 1.0), (&total("refused"), 0.0)]);
     assert_has(
@@ -234,9 +235,9 @@ fn self_tests_are_no_runs_and_one_that_passes_is_loud_until_the_next_is_refused(
     assert!(!text.contains("muster_last_run_info{"), "{text}");
 
     // One that shows nothing does not end the alarm.
-    run(&metrics, &started, vec![Event::Concluded(sample::summary(Reason::Interrupted, "a signal"))]);
+    run(&metrics, &started, concluded(Reason::Interrupted, "a signal"));
     assert_has(&metrics.render(), &[(passed, 1.0), (&total("other"), 1.0)]);
-    run(&metrics, &started, vec![Event::Concluded(sample::summary(Reason::ArtifactRefused, "a digest differs"))]);
+    run(&metrics, &started, concluded(Reason::Proven, "the drill noticed it"));
     assert_has(&metrics.render(), &[(passed, 0.0), (&total("refused"), 1.0), (&total("passed"), 1.0)]);
 }
 

@@ -5,13 +5,14 @@ use crate::agent;
 use crate::evidence::statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
     Isolation, KeyOrigin, Lease, Limit, Phase, PhaseOutcome, Plugin, Predicate, Probe, Problem, Recovery,
-    ResourceOutcome, RunResult, STATEMENT_TYPE, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown, Template,
-    Tombstone,
+    ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown,
+    Template, Tombstone,
 };
 use crate::evidence::stretch::Stretch;
 use crate::id::Sha256Digest;
-use crate::ledger::{self, Event, Held, PhaseRecord, Stamped, State, Summary};
+use crate::ledger::{self, Event, Held, PhaseRecord, Stamped, State, Summary, Trigger};
 use crate::proof::LeaseProof;
+use crate::spec::Place;
 use crate::stop::Stop;
 
 /// What the ledger of a run does not hold.
@@ -49,6 +50,7 @@ pub fn tombstone(tombstone: Tombstone) -> Statement<Tombstone> {
 pub struct Facts {
     pub drill: Drill,
     pub recovery: Recovery,
+    pub self_test: Option<SelfTest>,
     pub artifact: Option<Artifact>,
     pub quarantined: Option<Sha256Digest>,
     pub phases: Vec<Phase>,
@@ -72,7 +74,8 @@ impl Facts {
                 labels: started.labels,
             },
             recovery: recovery(state),
-            artifact: state.artifact.clone().map(artifact),
+            self_test: self_test(state),
+            artifact: state.artifact.clone().map(|opened| artifact(opened, state.source)),
             quarantined: state.quarantined,
             phases: state.phases.iter().cloned().map(phase).collect(),
             checks: state.checks.iter().cloned().map(check).collect(),
@@ -107,6 +110,7 @@ fn statement(state: &State, summary: Summary, concluded: jiff::Timestamp, making
             leftovers: state.leftovers(),
         },
         recovery: facts.recovery,
+        self_test: facts.self_test,
         artifact: facts.artifact,
         quarantined: facts.quarantined,
         // Whether it is in the middle of making evidence says nothing of the run.
@@ -179,11 +183,22 @@ fn teardown(state: &State) -> Vec<Teardown> {
         .collect()
 }
 
-fn artifact(artifact: ledger::Artifact) -> Artifact {
+fn self_test(state: &State) -> Option<SelfTest> {
+    let Trigger::SelfTest { damage, .. } = &state.started.trigger else { return None };
+    let damaged = state.damaged.as_ref();
+    Some(SelfTest {
+        damage: damage.to_string(),
+        damaged: damaged.map(|damaged| damaged.what.clone()),
+        expected: damaged.map(|damaged| damaged.answer.to_string()),
+    })
+}
+
+fn artifact(artifact: ledger::Artifact, source: Option<Place>) -> Artifact {
     Artifact {
         name: artifact.name,
         digest: artifact.digest,
         location: artifact.location,
+        source: source.map(|place| place.to_string()),
         vouched_by: artifact.vouched.as_str().to_owned(),
         signed_by: artifact.vouched.key().map(str::to_owned),
         size_bytes: artifact.size,

@@ -14,8 +14,8 @@ pub use dsse::{Envelope, PAYLOAD_TYPE, Signature, pre_authentication_encoding};
 pub use statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
     Isolation, KeyOrigin, Lease, Limit, Phase, PhaseOutcome, Plugin, Predicate, Probe, Problem, Recovery,
-    ResourceOutcome, RunResult, STATEMENT_TYPE, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown, Template,
-    Tombstone,
+    ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown,
+    Template, Tombstone,
 };
 pub use stretch::{BLOCK, Stretch, block, merge};
 

@@ -53,6 +53,9 @@ pub struct Predicate {
     pub concluded: jiff::Timestamp,
     pub result: RunResult,
     pub recovery: Recovery,
+    /// The run drilled a copy that it had damaged itself: its result is about the drill, and never about the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_test: Option<SelfTest>,
     /// None where none was opened.
     pub artifact: Option<Artifact>,
     /// The artifact that this run put into quarantine.
@@ -94,6 +97,16 @@ pub struct RunResult {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SelfTest {
+    /// Such as `baseline-rows`.
+    pub damage: String,
+    /// What was done to the copy, and the answer that this asks for; null where the run did not get that far.
+    pub damaged: Option<String>,
+    pub expected: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recovery {
     /// `fast` has no durability: its times say nothing of production.
     pub fidelity: Fidelity,
@@ -114,6 +127,9 @@ pub struct Artifact {
     /// SHA-256 of the manifest; of a dump without a manifest, the dump's own.
     pub digest: Sha256Digest,
     pub location: String,
+    /// Which of the drill's sources it is: `primary`, or `fallback 1`; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// `signature`, `sha256` (the drill names the digest, and nobody signed) or `nobody`.
     pub vouched_by: String,
     /// The trusted key that signed; null where nobody did.

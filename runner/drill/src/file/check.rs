@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::problem::{Problem, Problems};
 use super::tree::Node;
-use super::{DEFAULT_CHECKS, Options, rule};
+use super::{DEFAULT_CHECKS, Options, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
-    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Fidelity,
-    Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source, TrustedKey,
+    Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Exercise,
+    Fallback, Fidelity, Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
+    TrustedKey,
 };
 use crate::unit;
 
@@ -28,7 +29,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
     let engine = postgresql(spec.get("engine").get("postgresql"), problems);
     let source = source(spec.get("source"), problems);
     let checks = checks(spec.get("checks"), spec.get("deadlines"), deadlines, problems);
-    Some(Drill {
+    let mut drill = Drill {
         // Last, because without a name there is still much to be said.
         name: name?,
         labels: texts(metadata.get("labels")),
@@ -41,7 +42,10 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         credentials: credentials(spec.get("credentials")),
         checks,
         deadlines,
-    })
+        self_test: None,
+    };
+    drill.self_test = spec.get("selfTest").and_then(|node| self_test::read(node, &drill, problems));
+    Some(drill)
 }
 
 /// Walks through what may be absent.
@@ -55,7 +59,7 @@ impl<'a> Get<'a> for Option<&'a Node> {
     }
 }
 
-fn schedule(node: &Node, problems: &mut Problems) -> Schedule {
+pub(super) fn schedule(node: &Node, problems: &mut Problems) -> Schedule {
     let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
     let missed = match node.get("missed").and_then(Node::text) {
         Some("run-once") => Missed::RunOnce,
@@ -104,6 +108,7 @@ pub(super) fn bare(name: DrillName, digest: Sha256Digest, dump: DumpSource, opti
         credentials: credentials(None),
         checks: default_checks(self::deadlines(None)),
         deadlines: deadlines(None),
+        self_test: None,
     }
 }
 
@@ -134,10 +139,39 @@ fn source(node: Option<&Node>, problems: &mut Problems) -> Option<Source> {
                 let problem = Problem::at(node.place, "`trustedKeys` is missing from `source`");
                 problems.push(problem.hint("add trustedKeys: [{ file: keys/backup.pub }]"));
             }
-            Some(Source::Manifest { path: text("manifest")?, trusted_keys })
+            let fallbacks = fallbacks(node, &trusted_keys);
+            let exercise = exercise(node, &fallbacks, problems);
+            Some(Source::Manifest { path: text("manifest")?, trusted_keys, fallbacks, exercise })
         }
-        (None, Some(dump)) => dump_source(node, dump, trusted_keys, problems).map(Source::Dump),
+        (None, Some(dump)) => {
+            for name in ["fallbacks", "exercise"] {
+                if let Some(given) = node.get(name) {
+                    let problem = Problem::at(given.place, format!("`{name}` is for backups with a manifest"));
+                    problems.push(problem.hint("remove it, or `muster adopt` the dump"));
+                }
+            }
+            dump_source(node, dump, trusted_keys, problems).map(Source::Dump)
+        }
     }
+}
+
+fn fallbacks(node: &Node, primary: &[TrustedKey]) -> Vec<Fallback> {
+    let listed = node.get("fallbacks").map(Node::items).unwrap_or_default().iter();
+    let fallback = |item: &Node| {
+        let own = trusted_keys(item);
+        let path = item.get("manifest")?.text()?.to_owned();
+        Some(Fallback { path, trusted_keys: if own.is_empty() { primary.to_vec() } else { own } })
+    };
+    listed.filter_map(fallback).collect()
+}
+
+fn exercise(node: &Node, fallbacks: &[Fallback], problems: &mut Problems) -> Exercise {
+    let Some(given) = node.get("exercise").filter(|given| given.text() == Some("all")) else { return Exercise::First };
+    if fallbacks.is_empty() && node.get("fallbacks").is_none() {
+        let problem = Problem::at(given.place, "`exercise: all` has one source only");
+        problems.push(problem.hint("add `fallbacks`, or remove it"));
+    }
+    Exercise::All
 }
 
 fn dump_source(node: &Node, dump: &Node, trusted_keys: Vec<TrustedKey>, problems: &mut Problems) -> Option<DumpSource> {

@@ -10,6 +10,7 @@ mod form;
 mod problem;
 mod rule;
 mod schema;
+mod self_test;
 mod shape;
 mod tree;
 

@@ -128,10 +128,10 @@ static SPEC: Shape = Shape {
             "What is looked at in the restored databases. Default: schema, rows and content, as far as the backup has a baseline.",
         ),
         optional("deadlines", Form::Object(&DEADLINES), "How long each phase may take."),
-        not_yet(
+        optional(
             "selfTest",
             Form::Object(&SELF_TEST),
-            "A schedule on which the drill must catch a deliberately damaged backup.",
+            "A schedule on which the drill must catch a deliberately damaged copy of the backup.",
         ),
     ],
 };
@@ -224,10 +224,23 @@ static SOURCE: Shape = Shape {
             },
             "Public keys; the manifest, or the dump, must be signed by one of them.",
         ),
-        not_yet(
+        optional(
             "fallbacks",
-            Form::List { item: &Form::Object(&FALLBACK), if_empty: None },
-            "Other copies of the backup, tried in order when the first cannot be reached.",
+            Form::List {
+                item: &Form::Object(&FALLBACK),
+                if_empty: Some(IfEmpty {
+                    message: "`fallbacks` is empty",
+                    hint: "name another place of the backup, or remove it",
+                }),
+            },
+            "Other places of the same backup, tried in order when the first is gone or cannot be reached. A backup that is there and \
+             is refused is never replaced by another.",
+        ),
+        optional(
+            "exercise",
+            Form::OneOf(&["first", "all"]),
+            "`first` (default) drills the first source that can be reached; `all` drills the primary, then each fallback, as runs of \
+             their own.",
         ),
     ],
 };
@@ -243,7 +256,20 @@ static TRUSTED_KEY: Shape = Shape {
 
 static FALLBACK: Shape = Shape {
     choice: Choice::Any,
-    keys: &[required("manifest", Form::Text(&rule::MANIFEST_PATH), "Path of the copy's manifest.json.")],
+    keys: &[
+        required("manifest", Form::Text(&rule::MANIFEST_PATH), "Path of the copy's manifest.json."),
+        optional(
+            "trustedKeys",
+            Form::List {
+                item: &Form::Object(&TRUSTED_KEY),
+                if_empty: Some(IfEmpty {
+                    message: "`trustedKeys` is empty: without a key no backup can be told from a forged one",
+                    hint: "leave it out for the keys of the primary",
+                }),
+            },
+            "Public keys of this place. Default: those of the primary.",
+        ),
+    ],
 };
 
 static ENGINE: Shape =
@@ -381,8 +407,34 @@ static DEADLINES: Shape = Shape {
     ],
 };
 
-static SELF_TEST: Shape =
-    Shape { choice: Choice::Any, keys: &[required("schedule", Form::Object(&SCHEDULE), "When the self-test runs.")] };
+static SELF_TEST: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        required("schedule", Form::Object(&SCHEDULE), "When each damage is tried that has no schedule of its own."),
+        optional(
+            "damages",
+            Form::Object(&DAMAGES),
+            "What is damaged, in a copy. Default: all that the drill's checks can notice.",
+        ),
+    ],
+};
+
+static DAMAGES: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        optional("byte", Form::Object(&DAMAGE), "One byte of the dump."),
+        optional("signature", Form::Object(&DAMAGE), "The manifest's signature."),
+        optional("truncated", Form::Object(&DAMAGE), "The end of the dump is missing."),
+        optional("baseline-rows", Form::Object(&DAMAGE), "The baseline claims one row more; row-count must see it."),
+        optional("baseline-digest", Form::Object(&DAMAGE), "The baseline claims another digest; checksum must see it."),
+        optional("baseline-column", Form::Object(&DAMAGE), "The baseline lacks a column; schema must see it."),
+    ],
+};
+
+static DAMAGE: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[optional("schedule", Form::Object(&SCHEDULE), "When this damage is tried. Default: with the others.")],
+};
 
 pub(super) const fn required(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::Required, about }

@@ -10,7 +10,7 @@ use crate::id::{DrillName, RunId, Sha256Digest};
 use crate::manifest::SnapshotTimeFrom;
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
-use crate::spec::{Fidelity, Objectives};
+use crate::spec::{Fidelity, Objectives, Place};
 use crate::stop::Stop;
 use crate::verdict::{Leftovers, Reason, Verdict};
 
@@ -84,7 +84,13 @@ pub enum Event {
         resource: Resource,
         stop: Stop,
     },
+    /// The source that is tried; the last one before the artifact is the one that was opened.
+    Source {
+        place: Place,
+    },
     Artifact(Artifact),
+    /// A self-test damaged its copy of the artifact.
+    Damaged(Damaged),
     /// SHA-256 of the rendered isolation template.
     Template {
         isolation: String,
@@ -183,6 +189,41 @@ impl Damage {
             Self::BaselineRows => "baseline-rows",
             Self::BaselineDigest => "baseline-digest",
             Self::BaselineColumn => "baseline-column",
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a self-test did to its copy, and what it must be answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Damaged {
+    /// Such as `one bit of byte 1,024 of shop.dump`.
+    pub what: String,
+    pub answer: Answer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Answer {
+    /// The copy is refused in verify, before any byte of it is restored, and the refusal names this file.
+    Refused { file: String },
+    /// A failure of each check that is this built-in plugin, about this object.
+    Finding { plugin: String, database: String, subject: String },
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { file } => write!(f, "refusal of {file} in verify"),
+            Self::Finding { plugin, database, subject } => {
+                write!(f, "a failure of {plugin} about {subject} in {database}")
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ mod plan;
 mod state;
 
 pub use event::{
-    Artifact, CheckEnded, Damage, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary, Trigger,
-    Vouched,
+    Answer, Artifact, CheckEnded, Damage, Damaged, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped,
+    Summary, Trigger, Vouched,
 };
 pub use plan::{Database, plan_teardown};
 pub use state::{Held, IllegalEvent, PhaseRecord, State};

@@ -3,9 +3,12 @@ use std::time::Duration;
 
 use crate::finding::Finding;
 use crate::id::Sha256Digest;
-use crate::ledger::event::{Artifact, CheckEnded, Event, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary};
+use crate::ledger::event::{
+    Artifact, CheckEnded, Damaged, Event, PhaseOutcome, Plugin, Resource, RunStarted, Stamped, Summary, Trigger,
+};
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
+use crate::spec::Place;
 use crate::stop::Stop;
 use crate::verdict::Leftovers;
 
@@ -24,7 +27,11 @@ pub struct State {
     pub held: BTreeMap<Resource, Held>,
     /// In the order in which they were intended.
     pub order: Vec<Resource>,
+    /// None where the drill has one source only.
+    pub source: Option<Place>,
     pub artifact: Option<Artifact>,
+    /// Of a self-test, once its copy is damaged.
+    pub damaged: Option<Damaged>,
     pub template: Option<(String, Sha256Digest)>,
     pub limits: Vec<LimitInForce>,
     pub isolation: Option<IsolationProof>,
@@ -96,7 +103,9 @@ impl State {
             phases: Vec::new(),
             held: BTreeMap::new(),
             order: Vec::new(),
+            source: None,
             artifact: None,
+            damaged: None,
             template: None,
             limits: Vec::new(),
             isolation: None,
@@ -143,7 +152,9 @@ impl State {
                 let held = self.owed(resource)?;
                 *held = Held::Owed { handle: held.handle().cloned(), stop };
             }
+            Event::Source { place } => self.source_tried(place)?,
             Event::Artifact(artifact) => self.artifact = Some(artifact),
+            Event::Damaged(damaged) => self.copy_damaged(damaged)?,
             Event::Template { isolation, digest } => self.template = Some((isolation, digest)),
             Event::Limits { limits } => self.limits = limits,
             Event::Isolation(proof) => self.isolation = Some(proof),
@@ -157,6 +168,26 @@ impl State {
             Event::EvidenceWritten { path, digest, sequence } => self.evidence_written(path, digest, sequence)?,
             Event::Ended { leftovers } => self.end(leftovers)?,
         }
+        Ok(())
+    }
+
+    fn source_tried(&mut self, place: Place) -> Result<(), IllegalEvent> {
+        if self.artifact.is_some() {
+            return Err(illegal(format!("the {place} source was tried after an artifact was opened")));
+        }
+        self.source = Some(place);
+        Ok(())
+    }
+
+    /// Only a self-test damages anything, and only once: its verdict depends on what was damaged.
+    fn copy_damaged(&mut self, damaged: Damaged) -> Result<(), IllegalEvent> {
+        if !matches!(self.started.trigger, Trigger::SelfTest { .. }) {
+            return Err(illegal("a copy was damaged, and the run is no self-test"));
+        }
+        if self.damaged.is_some() {
+            return Err(illegal("a copy was damaged twice"));
+        }
+        self.damaged = Some(damaged);
         Ok(())
     }
 

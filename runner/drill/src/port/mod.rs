@@ -9,7 +9,7 @@ mod isolation;
 mod store;
 
 pub use alerts::{Alert, Alerts, Delivery, KINDS, Kind, LONGEST_WAIT, NEW_WORDS, Outbox, Severity};
-pub use artifacts::{Artifact, Artifacts, Opened};
+pub use artifacts::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened};
 pub use credentials::{Credentials, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
 pub use isolation::{

@@ -59,6 +59,12 @@ impl SigningKey {
         Self::new(secret)
     }
 
+    /// A key that is never written down.
+    pub fn throwaway() -> Result<Self, Stop> {
+        let (text, _) = make(None)?;
+        Self::parse(&text, None)
+    }
+
     fn new(secret: SecretKey) -> Result<Self, Stop> {
         let public = minisign::PublicKey::from_secret_key(&secret)
             .or_stop(Reason::Internal, "taking the public half of a secret key")?;

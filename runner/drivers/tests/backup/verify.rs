@@ -157,6 +157,8 @@ async fn a_signed_manifest_is_still_checked() {
     let source = Source::Manifest {
         path: "orders/latest/manifest.json".to_owned(),
         trusted_keys: vec![TrustedKey::File("other.pub".to_owned())],
+        fallbacks: Vec::new(),
+        exercise: drill::spec::Exercise::First,
     };
     let refused = FileArtifacts.open(&source, backup.place.directory.path()).await;
     let stop = refused.err().unwrap();
@@ -165,6 +167,8 @@ async fn a_signed_manifest_is_still_checked() {
     let unreadable = Source::Manifest {
         path: "orders/latest/manifest.json".to_owned(),
         trusted_keys: vec![TrustedKey::File("absent.pub".to_owned())],
+        fallbacks: Vec::new(),
+        exercise: drill::spec::Exercise::First,
     };
     let stop = FileArtifacts.open(&unreadable, backup.place.directory.path()).await.err().unwrap();
     assert_eq!(stop.reason, Reason::Internal, "a missing key says nothing about the backup");
@@ -218,6 +222,8 @@ async fn what_is_staged_is_what_was_opened() {
     let source = Source::Manifest {
         path: "orders/latest/manifest.json".to_owned(),
         trusted_keys: vec![TrustedKey::File("backup.pub".to_owned())],
+        fallbacks: Vec::new(),
+        exercise: drill::spec::Exercise::First,
     };
     let opened = FileArtifacts.open(&source, backup.place.directory.path()).await.unwrap();
     assert_eq!(opened.vouched.key(), Some("backup.pub"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drill::agent::CheckOutcome;
 use drill::finding::{Finding, Severity};
-use drill::ledger::{CheckEnded, PhaseOutcome, State, Summary};
+use drill::ledger::{CheckEnded, PhaseOutcome, State, Summary, Trigger};
 use drill::phase::Phase;
 use drill::stop::Stop;
 use drill::unit;
@@ -47,7 +47,11 @@ impl Line {
 
 pub(super) fn head(state: &State) -> Vec<Line> {
     let started = &state.started;
-    let text = format!("{}   fidelity {}", started.run, started.fidelity.as_str());
+    let marked = match &started.trigger {
+        Trigger::SelfTest { damage, .. } => format!("   SELF-TEST: {damage}, in a copy; the drill must refuse it"),
+        Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => String::new(),
+    };
+    let text = format!("{}   fidelity {}{marked}", started.run, started.fidelity.as_str());
     vec![Line::new(Mark::None, ""), Line::new(Mark::None, text), Line::new(Mark::None, "")]
 }
 
@@ -160,7 +164,8 @@ pub(super) fn key_made(directory: &Path) -> Line {
 
 pub(super) fn end(state: &State, summary: &Summary, leftovers: Leftovers, evidence: Option<&str>) -> Vec<Line> {
     let mut lines = vec![Line::new(Mark::None, ""), Line::new(Mark::from(summary.verdict), verdict(state, summary))];
-    if summary.verdict != Verdict::Passed && !is_said_already(state, summary) {
+    let is_self_test = matches!(state.started.trigger, Trigger::SelfTest { .. });
+    if is_self_test || summary.verdict != Verdict::Passed && !is_said_already(state, summary) {
         lines.push(Line::new(Mark::None, &summary.message));
     }
     let mut lead = "what to do: ";
@@ -188,6 +193,12 @@ fn is_said_already(state: &State, summary: &Summary) -> bool {
 fn verdict(state: &State, summary: &Summary) -> String {
     let objectives = state.started.objectives;
     let mut words = vec![summary.verdict.as_str().to_uppercase()];
+    if matches!(state.started.trigger, Trigger::SelfTest { .. }) {
+        words[0].push_str(" (self-test)");
+    }
+    if let Some(place) = state.source {
+        words.push(format!("source {place}"));
+    }
     let mut time = |what: &str, actual: Option<u64>, objective: Option<Duration>| {
         let Some(actual) = actual.map(Duration::from_millis) else { return };
         let of = objective.map(|objective| format!(" of {}", unit::duration(objective))).unwrap_or_default();

@@ -193,6 +193,7 @@ fn warnings(report: &Report, facts: &Facts) -> Vec<Item> {
     if report.ended.is_some() && report.state.leftovers() == Leftovers::Some {
         warnings.push(Item::new(Mark::Warning, "something is left over, see teardown"));
     }
+    warnings.extend(facts.self_test.as_ref().map(|test| Item::new(Mark::Warning, words::self_test(test))));
     if let Some((Mark::Warning, unsigned)) = facts.artifact.as_ref().map(words::vouched) {
         warnings.push(Item::new(Mark::Warning, unsigned));
     }
@@ -208,7 +209,8 @@ fn what(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
     let mut what = Vec::new();
     if let Some(artifact) = &facts.artifact {
         what.push(("Backup", format!("{}, {}", artifact.name, unit::size(artifact.size_bytes))));
-        what.push(("From", artifact.location.clone()));
+        let source = artifact.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+        what.push(("From", format!("{}{source}", artifact.location)));
         what.push(("Digest", artifact.digest.to_string()));
         what.push(("Vouched for", words::vouched(artifact).1));
         what.push(("Snapshot", words::taken(artifact)));

@@ -93,9 +93,13 @@ fn head(page: &mut Page, report: &Report, facts: &Facts) {
         let labels: Vec<_> = started.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         page.field("labels", &labels.join(", "));
     }
+    if let Some(test) = &facts.self_test {
+        page.line(Mark::Warning, &words::self_test(test));
+    }
     if let Some(artifact) = &facts.artifact {
         let (size, digest) = (unit::size(artifact.size_bytes), artifact.digest.short());
-        page.field("backup", &format!("{}, {size}, from {}", artifact.name, artifact.location));
+        let source = artifact.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+        page.field("backup", &format!("{}, {size}, from {}{source}", artifact.name, artifact.location));
         match words::vouched(artifact) {
             (Mark::None, signed) => page.field("", &format!("manifest sha256 {digest}, {signed}")),
             (mark, unsigned) => page.line(mark, &format!("{unsigned}; sha256 {digest}")),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use drill::evidence::{
     Artifact, Attempt, Check, CheckOutcome, CheckUsage, Facts, Finding, Limit, Phase, PhaseOutcome, Plugin, Probe,
-    Recovery, ResourceOutcome, Teardown,
+    Recovery, ResourceOutcome, SelfTest, Teardown,
 };
 use drill::finding::Severity;
 use drill::proof::Expected;
@@ -41,6 +41,13 @@ fn objective(name: &'static str, (actual, objective): (Option<u64>, Option<u64>)
         (_, Some(objective)) => (Mark::Unsure, format!("{shown} of {}", milliseconds(objective))),
     };
     Objective { name, mark, text }
+}
+
+/// What the result is about, where it is not about the backup.
+pub(super) fn self_test(test: &SelfTest) -> String {
+    let damaged = test.damaged.as_deref().unwrap_or("nothing was damaged");
+    let expected = test.expected.as_ref().map(|expected| format!("; expected: {expected}")).unwrap_or_default();
+    format!("self-test ({}): this run drilled a copy that it had damaged itself: {damaged}{expected}", test.damage)
 }
 
 /// Who stands for the backup.

@@ -126,6 +126,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::CheckFailed => "a check failed",
         Reason::ObjectiveExceeded => "beyond its objective",
         Reason::DeadlineAfterObjective => "not restored when its objective had passed",
+        Reason::DamageUnnoticed => "a damaged copy was not noticed",
         Reason::SandboxUnfit => "this machine lacks what the backup needs",
         Reason::TemplateDrift => "the isolation's template is not the approved one",
         Reason::IsolationUnproven => "isolation was not proven",
@@ -136,6 +137,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Quarantined => "the backup is in quarantine",
         Reason::SourceUnreachable => "the backup's place did not answer",
         Reason::CheckInconclusive => "a check could not tell",
+        Reason::SelfTestInconclusive => "the self-test could not tell",
         Reason::AlreadyRunning => "it was running already",
         Reason::Internal => "muster's own trouble",
     }

@@ -62,6 +62,7 @@ impl FileBackup {
             manifest: manifest.clone(),
             location: place.parent_path,
             described,
+            signed: None,
         });
         Ok(Self { inner, manifest, digest, location, vouched, signer })
     }

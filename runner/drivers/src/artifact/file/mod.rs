@@ -1,6 +1,7 @@
 //! A backup directory on a file system. Start at [`FileArtifacts`]; [`FileBackup::verify`] is the gate without a copy.
 mod adopt;
 mod compare;
+mod damage;
 mod dump;
 mod newest;
 mod read;
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::id::Sha256Digest;
-use drill::ledger::Vouched;
-use drill::manifest::{MAX_SIZE, Manifest};
-use drill::port::{Artifact, Artifacts, Opened, Progress};
+use drill::ledger::{Damage, Vouched};
+use drill::manifest::{MAX_SIZE, Manifest, SIGNATURE_FILE_NAME};
+use drill::port::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened, Progress};
 use drill::spec::Source;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
@@ -55,6 +56,15 @@ struct Inner {
     location: PathBuf,
     /// What a dump without a manifest said of itself when it was opened.
     described: Option<Description>,
+    /// None of a dump without a manifest.
+    signed: Option<Signed>,
+}
+
+/// The manifest's bytes and its signature file, as they were believed.
+#[derive(Debug)]
+struct Signed {
+    raw: Vec<u8>,
+    signature: Vec<u8>,
 }
 
 impl FileBackup {
@@ -75,14 +85,20 @@ impl FileBackup {
             .map_err(|stop| Stop { message: format!("{}, so nobody vouches for it", stop.message), ..stop })?;
         let shown = location.join(name);
         let shown = format!("`{}`", shown.display());
-        let signature = String::from_utf8_lossy(&signature);
         // The signature comes first: what is not signed is not even parsed.
-        let signer = trust.verify(&raw, &signature, &shown)?;
+        let signer = trust.verify(&raw, &String::from_utf8_lossy(&signature), &shown)?;
         let manifest = check(&raw).or_stop(Reason::ArtifactRefused, format!("believing {shown}"))?;
-        let inner =
-            Arc::new(Inner { directory, manifest: manifest.clone(), location: location.clone(), described: None });
+        let digest = Sha256Digest::of(&raw);
+        let believed = Some(Signed { raw, signature });
+        let inner = Inner {
+            directory,
+            manifest: manifest.clone(),
+            location: location.clone(),
+            described: None,
+            signed: believed,
+        };
         let vouched = Vouched::Signature { key: signer.name.clone() };
-        Ok(Self { inner, manifest, digest: Sha256Digest::of(&raw), location, vouched, signer: Some(signer) })
+        Ok(Self { inner: Arc::new(inner), manifest, digest, location, vouched, signer: Some(signer) })
     }
 
     /// Hashes every file and compares the dumps' headers with the manifest, without a copy.
@@ -99,7 +115,7 @@ impl Artifacts for FileArtifacts {
         // Whoever stops waiting stops the reading of a dump, too.
         let _guard = StopWhenDropped(meter.clone());
         let opened = tokio::task::spawn_blocking(move || match source {
-            Source::Manifest { path, trusted_keys } => {
+            Source::Manifest { path, trusted_keys, .. } => {
                 FileBackup::open(&base.join(path), &Trust::load(&trusted_keys, &base)?)
             }
             Source::Dump(dump) => FileBackup::open_dump(&dump, &base, &meter),
@@ -113,12 +129,39 @@ impl Artifacts for FileArtifacts {
             artifact: Box::new(backup),
         })
     }
+
+    async fn is_there(&self, source: &Source, base: &Path) -> bool {
+        let path = match source {
+            Source::Manifest { path, .. } => base.join(path),
+            Source::Dump(dump) => base.join(&dump.path),
+        };
+        let is_manifest = matches!(source, Source::Manifest { .. });
+        let looking = tokio::task::spawn_blocking(move || {
+            let signature = path.with_file_name(SIGNATURE_FILE_NAME);
+            can_be_read(&path) || (is_manifest && can_be_read(&signature))
+        });
+        looking.await.unwrap_or(false)
+    }
+}
+
+fn can_be_read(path: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // A pipe would wait for whoever writes to it.
+    let open = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    open.is_ok_and(|mut file| match file.metadata() {
+        Ok(metadata) if metadata.is_file() => file.read(&mut [0]).is_ok(),
+        Ok(_) | Err(_) => false,
+    })
 }
 
 #[async_trait]
 impl Artifact for FileBackup {
     async fn stage(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop> {
         self.inner.clone().read_all(Some(staging.to_owned()), progress).await
+    }
+
+    async fn damaged_copy(&self, damage: Damage, copy: &Path, looked_at: &LookedAt) -> Result<DamagedCopy, Stop> {
+        self.copy_with(damage, copy, looked_at).await
     }
 }
 

@@ -62,7 +62,7 @@ impl Inner {
         agrees.map_err(|why| Stop::new(Reason::ArtifactRefused, format!("{shown}: {why}")))
     }
 
-    fn open(&self, entry: &FileEntry) -> Result<(File, Identity), Stop> {
+    pub(super) fn open(&self, entry: &FileEntry) -> Result<(File, Identity), Stop> {
         let reading = |error| fault::reading(&error, self.shown(entry));
         let file = self.directory.file(&entry.path).map_err(reading)?;
         let identity = Identity::of(&file).map_err(reading)?;
@@ -179,7 +179,7 @@ fn told_by(part: &Part) -> Option<&FileEntry> {
 }
 
 /// A new file in staging, readable for the sandbox's user whatever the umask is.
-fn create(staging: &Path, path: &str) -> Result<File, Stop> {
+pub(super) fn create(staging: &Path, path: &str) -> Result<File, Stop> {
     let target: PathBuf = staging.join(path);
     let failed = |error| fault::staging(&error, format!("`{}`", target.display()));
     let mut directory = staging.to_owned();
