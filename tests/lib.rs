@@ -1,11 +1,13 @@
 //! What the whole-program tests stand on: the real program, throwaway servers, and a look at what is left.
 mod backup;
+mod daemon;
 mod place;
 mod program;
 mod server;
 mod terminal;
 
 pub use backup::{Backup, captured, sample};
+pub use daemon::Daemon;
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};
 pub use server::{Server, programs};

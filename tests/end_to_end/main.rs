@@ -3,6 +3,7 @@
 mod adopt;
 mod command_line;
 mod content;
+mod daemon;
 mod drill;
 mod ends;
 mod fallbacks;

@@ -170,7 +170,7 @@ impl Alarms {
             if ended.leftovers == Leftovers::Some {
                 self.leftovers(drill, &run).await;
             }
-            return;
+            return true;
         }
         let of_run = |kind| {
             alert(kind, subject, Some(drill.clone()), Some(run.clone()), &summary.message, summary.advice.as_deref())

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use drill::ledger::Owner;
-use drill::spec::Drill;
+use drill::ledger::{Owner, Trigger};
+use drill::spec::{Drill, Place};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 
@@ -19,7 +19,46 @@ pub struct DrillRunner {
 
 #[async_trait]
 impl Runner for DrillRunner {
+    /// Of a drill that exercises each source: one run after the other, of which the worst counts.
     async fn run(&self, job: Job, observer: Arc<dyn Observer>, cancel: Cancel) -> Result<Ended, Stop> {
+        let places = match job.trigger {
+            Trigger::SelfTest { .. } => vec![None],
+            Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => job.drill.runs(),
+        };
+        let mut worst: Option<Ended> = None;
+        for place in places {
+            if cancel.is_asked() && worst.is_some() {
+                break;
+            }
+            // The slot of a schedule is claimed once.
+            let trigger = match &worst {
+                None => job.trigger.clone(),
+                Some(_) => Trigger::Operator { by: "the drill itself, which exercises each source".to_owned() },
+            };
+            let ended = self.run_one(&job, trigger, place, Arc::clone(&observer), cancel.clone()).await;
+            worst = match (worst, ended) {
+                (None, ended) => Some(ended?),
+                (Some(worst), Ok(ended)) if ended.summary.verdict > worst.summary.verdict => Some(ended),
+                (Some(worst), Ok(_)) => Some(worst),
+                (Some(worst), Err(stop)) => {
+                    tracing::error!(drill = job.name().as_str(), %stop, "a further source was not drilled");
+                    Some(worst)
+                }
+            };
+        }
+        worst.ok_or_else(|| Stop::internal("the drill has no source"))
+    }
+}
+
+impl DrillRunner {
+    async fn run_one(
+        &self,
+        job: &Job,
+        trigger: Trigger,
+        only: Option<Place>,
+        observer: Arc<dyn Observer>,
+        cancel: Cancel,
+    ) -> Result<Ended, Stop> {
         let drill = Drill::clone(&job.drill);
         let directory = job.file.parent().unwrap_or(Path::new("/")).to_owned();
         // Plugins are read anew for each run: their digests are pinned by the drill file.
@@ -27,12 +66,12 @@ impl Runner for DrillRunner {
         let checks = loading.await.or_stop(Reason::Internal, "reading the drill's plugins")??;
         let request = Request {
             drill: Drill::clone(&job.drill),
-            drill_file: job.file,
+            drill_file: job.file.clone(),
             checks,
             evidence_directory: self.evidence_directory.clone(),
             owner: self.owner.clone(),
-            trigger: job.trigger,
-            only: None,
+            trigger,
+            only,
         };
         Box::pin(execute(request, &self.ports, observer, cancel)).await
     }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use drill::id::{DrillName, RunId};
 use drill::ledger::Stamped;
@@ -84,7 +84,7 @@ impl Listeners {
 
     /// What an executor tells of one run of `drill`.
     pub fn observer(&self, drill: DrillName) -> Arc<dyn Observer> {
-        Arc::new(OfRun { listeners: self.clone(), drill, run: std::sync::OnceLock::new() })
+        Arc::new(OfRun { listeners: self.clone(), drill, run: Mutex::default() })
     }
 }
 
@@ -99,8 +99,8 @@ impl Listener for Listeners {
 struct OfRun {
     listeners: Listeners,
     drill: DrillName,
-    /// Known with the run's first event.
-    run: std::sync::OnceLock<RunId>,
+    /// Known with a run's first event. A drill of several sources has one run after the other.
+    run: Mutex<Option<RunId>>,
 }
 
 impl Observer for OfRun {
@@ -108,8 +108,7 @@ impl Observer for OfRun {
         let update = match update {
             Update::Event(stamped) => {
                 if let drill::ledger::Event::Started(started) = &stamped.event {
-                    // The first event of a run comes once.
-                    let _ = self.run.set(started.run.clone());
+                    *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(started.run.clone());
                 }
                 RunUpdate::Event(Arc::new(stamped.clone()))
             }
@@ -125,8 +124,9 @@ impl Observer for OfRun {
             },
             Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
         };
-        if let Some(run) = self.run.get() {
-            self.listeners.heard(&Happening::Run { drill: self.drill.clone(), run: run.clone(), update });
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(run) = run {
+            self.listeners.heard(&Happening::Run { drill: self.drill.clone(), run, update });
         }
     }
 }

@@ -6,6 +6,7 @@ mod bell;
 mod event;
 mod happening;
 mod run;
+mod self_tests;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! Does what the state decides: the loop, the runs, and what is written of slots that are not run.
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drill::config::Concurrency;
@@ -282,7 +281,6 @@ impl Dispatcher {
             rest: self.setup.listeners.observer(drill.clone()),
             drill: drill.clone(),
             dispatcher: self.begins.clone(),
-            told: AtomicBool::new(false),
         });
         let runner = Arc::clone(&self.setup.runner);
         let task = self.runs.spawn(async move { runner.run(job, observer, cancel).await });
@@ -362,14 +360,12 @@ struct Begun {
     rest: Arc<dyn Observer>,
     drill: DrillName,
     dispatcher: mpsc::Sender<(DrillName, RunId)>,
-    told: AtomicBool,
 }
 
 impl Observer for Begun {
     fn update(&self, update: Update<'_>) {
         if let Update::Event(stamped) = &update
             && let LedgerEvent::Started(started) = &stamped.event
-            && !self.told.swap(true, Ordering::Relaxed)
             && self.dispatcher.try_send((self.drill.clone(), started.run.clone())).is_err()
         {
             tracing::error!(run = started.run.as_str(), "the dispatcher does not hear that a run began");

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Job;
 use super::event::{CancelError, StartError};
 use super::happening::Skip;
+use super::self_tests::SelfTests;
 use super::view::{DrillView, FileView, Running, View};
 use crate::book::Book;
 
@@ -52,6 +53,7 @@ pub(super) struct State {
     due: BTreeSet<(Timestamp, DrillName)>,
     /// Slots that are due and wait, oldest first.
     waiting: BTreeSet<(Timestamp, DrillName)>,
+    tests: SelfTests,
     running: u32,
     targets: BTreeMap<PathBuf, u32>,
     files: Arc<Vec<FileView>>,
@@ -106,6 +108,7 @@ impl State {
             histories: histories.into_iter().map(|history| (history.drill.clone(), history)).collect(),
             due: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            tests: SelfTests::default(),
             running: 0,
             targets: BTreeMap::new(),
             files: Arc::default(),
@@ -129,6 +132,7 @@ impl State {
                 self.forget(&name);
             } else if let Some(known) = self.drills.get_mut(&name) {
                 known.calendar = None;
+                self.tests.forget(&name);
                 self.unschedule(&name);
             }
         }
@@ -144,6 +148,7 @@ impl State {
     }
 
     fn take(&mut self, name: &DrillName, drill: Arc<Drill>, file: PathBuf, now: Timestamp) {
+        self.tests.take(&drill, now);
         // What cannot be computed was refused when the file was read.
         let calendar = drill.schedule.as_ref().and_then(|schedule| Calendar::new(schedule, name).ok());
         let target = target(&drill, &file);
@@ -189,6 +194,7 @@ impl State {
 
     fn forget(&mut self, name: &DrillName) {
         self.unschedule(name);
+        self.tests.forget(name);
         if let Some(known) = self.drills.remove(name) {
             // It may come back.
             let (last, last_success) = (known.last, known.last_success);
@@ -235,11 +241,30 @@ impl State {
         }
         self.expire(now, &mut actions);
         actions.extend(self.fill(now));
+        actions.extend(self.begin_tests(now));
+        actions
+    }
+
+    /// Self-tests come after what waits of the drills themselves.
+    fn begin_tests(&mut self, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.held {
+            return actions;
+        }
+        for test in self.tests.due(now) {
+            let Some(known) = self.drills.get(&test.drill) else { continue };
+            if known.running.is_none() && known.waiting.is_none() && self.has_room(known) {
+                self.tests.begun(&test);
+                let trigger = Trigger::SelfTest { damage: test.damage, scheduled_for: Some(test.slot.scheduled_for) };
+                actions.extend(self.begin(&test.drill, trigger, None, now).map(Action::Begin));
+            }
+        }
         actions
     }
 
     /// The clock was set back: what has started by it, and waits, may; all else is computed anew.
     fn anew(&mut self, now: Timestamp) {
+        self.tests.anew(now);
         let names: Vec<DrillName> = self.drills.keys().cloned().collect();
         for name in names {
             let Some(known) = self.drills.get_mut(&name) else { continue };
@@ -379,6 +404,8 @@ impl State {
         }
         let mut actions = Vec::new();
         match (outcome, active.waited) {
+            // A self-test says nothing of when the drill last ran or passed.
+            (Outcome::Ended(summary), _) if matches!(summary.trigger, Trigger::SelfTest { .. }) => {}
             (Outcome::Ended(summary), _) => {
                 if summary.verdict == Some(Verdict::Passed) {
                     known.last_success = Some(summary.clone());
