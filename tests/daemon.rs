@@ -88,20 +88,11 @@ impl Daemon {
 
     /// Status and body.
     pub fn ask(&self, path: &str) -> (u16, String) {
-        let answer = self.exchange(path).unwrap_or_else(|error| panic!("GET {path}: {error}; log:\n{}", self.log()));
+        let answer =
+            exchange(self.address, path).unwrap_or_else(|error| panic!("GET {path}: {error}; log:\n{}", self.log()));
         let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
         (status, body.to_owned())
-    }
-
-    /// HTTP/1.0: the answer ends with the connection, and comes in one piece.
-    fn exchange(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
     }
 
     /// Asks again and again until there is an answer.
@@ -143,6 +134,16 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// HTTP/1.0: the answer ends with the connection, and comes in one piece.
+pub(crate) fn exchange(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// The arguments of `ExecStart` in the unit that ships.

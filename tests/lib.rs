@@ -3,6 +3,7 @@ mod backup;
 mod daemon;
 mod place;
 mod program;
+mod prometheus;
 mod server;
 mod terminal;
 
@@ -10,5 +11,6 @@ pub use backup::{Backup, captured, sample};
 pub use daemon::Daemon;
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};
+pub use prometheus::Prometheus;
 pub use server::{Server, programs};
 pub use terminal::on_terminal;

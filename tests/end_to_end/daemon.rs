@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use whole_program::{Daemon, Place, muster, sample};
+use whole_program::{Daemon, Place, Prometheus, muster, sample};
 
 const DRILLS: &str = "drills: [drills]\n";
 
@@ -66,6 +66,12 @@ fn a_due_drill_runs_and_one_that_is_killed_mid_restore_leaves_nothing() {
     assert_eq!(daemon.ask("/readyz").0, 200);
     let success = "muster_last_success_timestamp_seconds{drill=\"try-it\"} 1";
     daemon.wait_for("the metric", |daemon| daemon.get("/metrics").contains(success).then_some(()));
+
+    let prometheus = Prometheus::start(daemon.address);
+    prometheus.wait_for("muster_last_success_timestamp_seconds{drill=\"try-it\"}");
+    // One that never ran has its series, too.
+    prometheus.wait_for("muster_next_run_timestamp_seconds{drill=\"orders-nightly\"}");
+    drop(prometheus);
 
     let run = in_phase(&daemon, &place, "try-it", "restore");
     daemon.kill();
@@ -140,4 +146,51 @@ fn one_state_directory_has_one_daemon() {
     assert!(second.stderr.contains("another muster serves"), "{}", second.stderr);
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn a_secret_is_nowhere_but_where_it_belongs() {
+    const CANARY: &str = "canary-9f2b7c51e0";
+    let place = Place::new();
+    drill_often(&place, "orders", "");
+    place.write("webhook.secret", CANARY);
+    let token = "dd8e9fa9df37a35be5e6f8d85ee3e0a5e1b95f8f2d0a5ab09d2ff5ef0ae73f6c";
+    let more = format!(
+        "{DRILLS}alerts:\n  webhooks:\n    - {{ name: a, url: 'http://127.0.0.1:9/{CANARY}-path', secret: {{ file: webhook.secret }} }}\n    \
+         - {{ name: b, url: 'http://127.0.0.1:9/', secret: {{ env: WEBHOOK }} }}\n"
+    );
+    let daemon = Daemon::start_with(&place, &more, |command| {
+        command.env("WEBHOOK", CANARY);
+    });
+    in_phase(&daemon, &place, "orders", "lease");
+    // An alert that has to be sent, to where nobody listens.
+    place.write("drills/bad.yaml", token);
+    daemon.wait_for("the metric", |daemon| daemon.get("/metrics").contains("muster_drill_files_bad 1").then_some(()));
+    let mut seen = vec![("log", daemon.log())];
+    for path in ["/", "/metrics", "/api/v1/drills", "/api/v1/runs", "/api/v1/alerts", "/api/v1/openapi.json"] {
+        seen.push((path, daemon.ask(path).1));
+    }
+    for process in place.processes() {
+        let pid = process.split(':').next().unwrap();
+        // The daemon's own environment holds what its service manager gave it; nobody else's may.
+        if pid != daemon.pid().to_string() {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            seen.push(("environment", String::from_utf8_lossy(&environment).into_owned()));
+        }
+        seen.push(("arguments", process));
+    }
+    let ended = |daemon: &Daemon| runs(daemon, "orders").into_iter().find(|run| !run["ended"].is_null());
+    let run = daemon.wait_for("a run", ended)["run"].as_str().unwrap().to_owned();
+    // The words of the evidence are base64 in its file, and plain here.
+    seen.push(("report", muster(&place, &["report", &run, "--output", "json"]).expect(0).stdout));
+    for entry in fs::read_dir(place.state().join("evidence")).unwrap() {
+        seen.push(("evidence", fs::read_to_string(entry.unwrap().path()).unwrap_or_default()));
+    }
+    daemon.signal(Signal::TERM);
+    seen.push(("log", daemon.end().1));
+    assert!(seen.iter().any(|(what, _)| *what == "evidence") && seen.iter().any(|(what, _)| *what == "environment"));
+    for (what, text) in seen {
+        assert!(!text.contains(CANARY), "{what}: {text}");
+    }
+    place.assert_nothing_left();
 }

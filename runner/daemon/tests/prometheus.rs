@@ -264,7 +264,7 @@ async fn metrics() -> Metrics {
         &metrics,
         &drill,
         Trigger::SelfTest { damage: Damage::Byte, scheduled_for: None },
-        vec![concluded(Reason::Proven)],
+        vec![concluded(Reason::DamageUnnoticed)],
     );
     tell(&metrics, &drill, Trigger::Command, events());
     metrics.heard(&Happening::Skipped { drill: drill.clone(), slot, why: Skip::Overlap, count: 3 });

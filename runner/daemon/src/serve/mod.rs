@@ -56,7 +56,6 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let keeper = Keeper::new(config.drills.clone()).await?;
     let drills = keeper.book().drills.len();
     let alarms = Alarms::new(ports.store.clone());
-    alarms.drill_files(&[], &keeper.book().problems).await;
     let sender = Sender::new(ports.store.clone(), wiring::destinations(&config.alerts)?, alarms.changed());
     let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
     let reconciler = Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), config.retention);

@@ -160,6 +160,5 @@ pub const KINDS: &[Kind] = &[
         Severity::Critical,
         "A damaged backup was not refused: do not trust this drill's successes.",
     ),
-    kind("store", Severity::Critical, "The store cannot be written, or is damaged: nothing new is begun."),
     kind("store-unwritable", Severity::Critical, "The store refused to be written: no run begins before it takes one."),
 ];
