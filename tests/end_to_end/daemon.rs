@@ -122,6 +122,31 @@ fn a_stop_lets_a_run_finish_and_a_second_one_does_not_wait() {
 }
 
 #[test]
+fn the_command_line_starts_waits_cancels_and_looks() {
+    let place = Place::new();
+    drill_often(&place, "orders", "");
+    let text = fs::read_to_string(place.path("drills/orders.yaml")).unwrap();
+    place.write("drills/orders.yaml", &text.replace("  schedule: { cron: '* * * * * *' }\n", ""));
+    let daemon = Daemon::start(&place, DRILLS);
+    let waited = muster(&place, &["start", "orders", "--wait"]).expect(0);
+    assert!(waited.stdout.contains("restore") && waited.stdout.contains("PASSED"), "{}", waited.stdout);
+    assert!(muster(&place, &["start", "stock"]).expect(3).stderr.contains("no drill `stock`"));
+
+    muster(&place, &["start", "orders"]).expect(0);
+    let run = in_phase(&daemon, &place, "orders", "sandbox");
+    assert!(muster(&place, &["start", "orders"]).stderr.contains("running already"));
+    muster(&place, &["cancel", &run]).expect(0);
+    daemon.wait_for("its end", |daemon| {
+        runs(daemon, "orders").into_iter().find(|one| one["run"] == run.as_str() && one["reason"] == "interrupted")
+    });
+    let listed = muster(&place, &["runs", "--output", "json"]).expect(0).stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0, Some(0));
+    place.assert_nothing_left();
+}
+
+#[test]
 fn a_bad_drill_file_is_loud_and_keeps_the_last_good_one() {
     let place = Place::new();
     drill_often(&place, "orders", "");

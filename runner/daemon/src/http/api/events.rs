@@ -31,6 +31,8 @@ use crate::http::problem::Problem;
 
 /// So that neither end takes a quiet stream for a dead one.
 const ALIVE: Duration = Duration::from_secs(15);
+/// By how much the view may be behind the ledger.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// What happens to all drills from now on: `ledger`, `progress`, `check`, `skipped`, `not-begun`; at its end `lagged` or `stopping`.
 #[utoipa::path(get, path = "/api/v1/events",
@@ -66,8 +68,19 @@ pub(super) async fn of_run(
     }
     stream.backlog = events.into_iter().filter(|stamped| stamped.sequence > seen).map(Arc::new).collect();
     // Another process runs it, or it was cut off: what is known is all that can be told.
-    stream.live = !ended && is_running(&shared, &run);
+    stream.live = !ended && runs_here(&shared, &run).await;
     Ok(answer(stream))
+}
+
+/// Whether this daemon runs it. The ledger knows of a run a moment before the dispatcher's view does.
+async fn runs_here(shared: &Shared, run: &RunId) -> bool {
+    let mut dispatcher = shared.app.dispatcher.clone();
+    let seen = async {
+        while !is_running(shared, run) {
+            dispatcher.changed().await;
+        }
+    };
+    tokio::time::timeout(BEHIND, seen).await.is_ok()
 }
 
 /// Whether this daemon runs it.
