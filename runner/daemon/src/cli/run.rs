@@ -9,7 +9,6 @@ use drill::ledger::{Damage, Owner, Trigger};
 use drill::spec::{Drill, DumpSource, Place};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
-use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::drill_file;
@@ -17,7 +16,7 @@ use super::render::{Json, Text};
 use super::style::{Output, clean};
 use crate::executor::{Cancel, Observer, Ports, Request, Silent, execute, load_checks, recover};
 use crate::owner::{self, ThisProcess};
-use crate::{state_dir, wiring};
+use crate::{evidence, state_dir, wiring};
 
 /// Run one drill now
 #[derive(clap::Args)]
@@ -80,10 +79,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
         Some(directory) => std::path::absolute(&directory).or_stop(Reason::Internal, "resolving --evidence-dir")?,
         None => state_directory.join("evidence"),
     };
-    // Found out before anything is begun: a drill without evidence would prove nothing.
-    let tried = || format!("evidence cannot be written to {}", evidence_directory.display());
-    std::fs::create_dir_all(&evidence_directory).or_stop(Reason::Internal, tried())?;
-    rustix::fs::access(&evidence_directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())?;
+    evidence::make_directory(&evidence_directory)?;
     let cancel = Cancel::default();
     let signals = tokio::spawn(forward_signals(cancel.clone())?);
     let (mut worst, mut begun) = (0, false);

@@ -16,9 +16,23 @@ mod tests;
 mod verify;
 mod write;
 
+use std::path::Path;
+
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use rustix::fs::Access;
+
 pub use chain::ChainReport;
 pub(crate) use files::read;
 pub use key::{KEY_NAME, PUBLIC_KEY_NAME, configured};
 pub use prune::{Forgotten, prune};
 pub use verify::{Verified, verify};
 pub use write::{Written, write};
+
+/// Makes the directory that evidence goes to, or says why it cannot be written. Found out before anything is begun: a drill
+/// without evidence would prove nothing.
+pub fn make_directory(directory: &Path) -> Result<(), Stop> {
+    let tried = || format!("evidence cannot be written to {}", directory.display());
+    std::fs::create_dir_all(directory).or_stop(Reason::Internal, tried())?;
+    rustix::fs::access(directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())
+}

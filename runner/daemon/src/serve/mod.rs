@@ -4,7 +4,7 @@ mod lock;
 mod manager;
 mod tasks;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use drill::ledger::Owner;
 use drill::port::Store;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
-use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +41,8 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     };
     let _lock = lock::take(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
-    let evidence_directory = evidence_directory(&config, &state_directory)?;
+    let evidence_directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
+    evidence::make_directory(&evidence_directory)?;
     let metrics = Arc::new(Metrics::new()?);
     let mut ports = wiring::local(&state_directory)?;
     ports.store = Arc::new(Timed::new(ports.store, Arc::clone(&metrics)));
@@ -114,15 +114,6 @@ async fn refresh(metrics: Arc<Metrics>, store: Arc<dyn Store>) -> Result<(), Sto
             tracing::error!(%stop, "figures of the store could not be read");
         }
     }
-}
-
-/// Found out before anything is begun: a drill without evidence would prove nothing.
-fn evidence_directory(config: &Config, state_directory: &Path) -> Result<PathBuf, Stop> {
-    let directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
-    let tried = || format!("evidence cannot be written to {}", directory.display());
-    std::fs::create_dir_all(&directory).or_stop(Reason::Internal, tried())?;
-    rustix::fs::access(&directory, Access::WRITE_OK).or_stop(Reason::Internal, tried())?;
-    Ok(directory)
 }
 
 async fn settle(ports: &crate::executor::Ports, me: &Owner, state_directory: &Path) -> Result<(), Stop> {
