@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use drill::config::SecretSource;
 use drill::secret::Secret;
+use drill::secret::SecretSource;
 use drill::stop::Stop;
 use zeroize::Zeroizing;
 

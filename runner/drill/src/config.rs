@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::id::Sha256Digest;
+use crate::secret::SecretSource;
+use crate::spec::Vault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -20,6 +22,25 @@ pub struct Config {
     pub alerts: Alerts,
     pub logs: Logs,
     pub retention: Retention,
+    /// Beginnings of Vault paths that no drill may use.
+    pub production: Production,
+}
+
+/// What belongs to production, and so to no drill.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Production {
+    /// `MOUNT`, or `MOUNT/PATH` where drills share the mount with production; with `NAMESPACE/` before it where there is one.
+    pub vault: Vec<String>,
+}
+
+impl Production {
+    /// The entry that forbids these leases.
+    pub fn forbids(&self, vault: &Vault) -> Option<&str> {
+        let namespace = vault.namespace.iter().map(String::as_str);
+        let mount = namespace.chain([vault.mount.as_str()]).collect::<Vec<_>>().join("/");
+        let path = format!("{mount}/{}", vault.path);
+        self.vault.iter().map(String::as_str).find(|listed| *listed == mount || *listed == path)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,15 +49,6 @@ pub struct Evidence {
     pub directory: Option<PathBuf>,
     /// What signs it. None: a key that muster makes on first use.
     pub key: Option<SecretSource>,
-}
-
-/// Where a secret is: never in the configuration itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// Its contents without the newline at its end.
-    File(PathBuf),
-    /// The name of an environment variable.
-    Env(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,6 +81,22 @@ pub struct LeaseProof {
     #[serde(with = "crate::unit::millis", rename = "ttlMilliseconds")]
     pub ttl: Duration,
     pub attempts: Vec<Attempt>,
+    /// What a secret store lent for it; empty where muster made the role itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<StoredLease>,
+}
+
+/// A lease in a secret store's books. Its id is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredLease {
+    /// Such as `database/creds/muster-orders-20261122t021500z-j8y2/VfLqZ1…`.
+    pub id: String,
+    /// The database user that was made for it.
+    pub role: String,
+    pub issued_at: jiff::Timestamp,
+    #[serde(with = "crate::unit::millis", rename = "ttlMilliseconds")]
+    pub ttl: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
-//! A secret that is zeroed when dropped and cannot be printed by mistake.
+//! A secret that is zeroed when dropped and cannot be printed by mistake; and where one is.
 use std::fmt;
+use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 #[derive(Clone)]
@@ -21,6 +23,16 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// Where a secret is: never in a file that says what muster does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretSource {
+    /// Its contents without the newline at its end.
+    File(PathBuf),
+    /// The name of an environment variable.
+    Env(String),
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A checked drill: what [`crate::file`] makes of a drill file. Every value is within its bounds and every default is filled in.
 mod self_test;
 mod sources;
+mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::manifest::Part;
 
 pub use self_test::{SelfTest, noticed_by};
 pub use sources::{Exercise, Fallback, Place};
+pub use vault::{Vault, VaultAuth};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -165,12 +167,13 @@ pub enum Enforcement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     Embedded { ttl: Duration },
+    Vault(Vault),
 }
 
 impl Credentials {
     pub fn ttl(&self) -> Duration {
         match self {
-            Self::Embedded { ttl } => *ttl,
+            Self::Embedded { ttl } | Self::Vault(Vault { ttl, .. }) => *ttl,
         }
     }
 }

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drill::config::{Config, LogFormat, LogSink, Role, SecretSource};
+use drill::config::{Config, LogFormat, LogSink, Role};
 use drill::file::{config_schema, parse_config, render};
+use drill::secret::SecretSource;
 use expect_test::expect;
 
 fn read(text: &str) -> Result<Config, String> {
@@ -34,6 +35,7 @@ alerts:
   alertmanagers: [{ name: main, url: 'http://127.0.0.1:9093/' }]
 logs: { format: json, level: debug, file: /var/log/muster.log }
 retention: { age: 400d, runs: 1000 }
+production: { vault: [database-production, shared/database/orders] }
 ";
 
 #[test]

@@ -307,6 +307,11 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     pointers(&full(), "", &mut written);
     pointers(&full_where(Damage::Signature), "", &mut written);
     pointers(&full_of_a_dump(), "", &mut written);
+    for vault in vaults() {
+        assert!(validator.is_valid(&full_with(vault.clone())), "{vault}");
+        read(&full_with(vault.clone()).to_string()).unwrap();
+        pointers(&full_with(vault), "", &mut written);
+    }
     let written: Vec<String> = written
         .iter()
         .map(|pointer| {
@@ -334,15 +339,37 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(!validator.is_valid(&more), "{place}");
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
-    for (place, key) in
-        [("/spec/isolation", "kubernetes"), ("/spec/credentials", "vault"), ("/spec/source/trustedKeys/0", "secretRef")]
-    {
+    for (place, key) in [("/spec/isolation", "kubernetes"), ("/spec/source/trustedKeys/0", "secretRef")] {
         let mut later = full();
         later.pointer_mut(place).unwrap()[key] = json!({});
         assert!(!validator.is_valid(&later), "{key}");
         let answer = read(&later.to_string()).unwrap_err();
         assert!(answer.contains(&format!("`{key}` is not offered by this version of muster")), "{answer}");
     }
+}
+
+fn full_with(vault: Value) -> Value {
+    let mut full = full();
+    full["spec"]["credentials"] = json!({ "vault": vault });
+    full
+}
+
+/// One for each way to log in, and one for each place of a secret.
+fn vaults() -> Vec<Value> {
+    let logins = [
+        json!({ "appRole": { "mount": "teams/approle", "roleId": "7c3d", "secretId": { "file": "secret-id" } } }),
+        json!({ "appRole": { "roleId": "7c3d", "secretId": { "env": "SECRET_ID" } } }),
+        json!({ "kubernetes": { "mount": "k8s", "role": "muster", "tokenFile": "/var/run/token" } }),
+        json!({ "token": { "file": "token" } }),
+        json!({ "certificate": { "mount": "tls", "role": "muster", "certificate": "muster.pem", "key": "muster.key" } }),
+    ];
+    let vault = |auth| {
+        json!({
+            "address": "https://vault.example:8200", "ca": "vault.pem", "namespace": "teams/dr", "auth": auth,
+            "mount": "drills/database", "path": "orders", "ttl": "5m", "maxTtl": "1h",
+        })
+    };
+    logins.map(vault).to_vec()
 }
 
 /// Paths of all properties, and whether this version offers them.

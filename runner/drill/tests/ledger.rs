@@ -123,7 +123,12 @@ fn notes() -> Vec<Event> {
         Event::Template { isolation: "local".to_owned(), digest: digest() },
         Event::Limits { limits: Vec::new() },
         Event::Isolation(IsolationProof::default()),
-        Event::Lease(LeaseProof { role: "r".to_owned(), ttl: Duration::from_secs(9), attempts: Vec::new() }),
+        Event::Lease(LeaseProof {
+            role: "r".to_owned(),
+            ttl: Duration::from_secs(9),
+            attempts: Vec::new(),
+            leases: Vec::new(),
+        }),
         Event::Plugin(Plugin {
             check: "rows".to_owned(),
             from: "builtin:row-count".to_owned(),

@@ -3,7 +3,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use drill::config::{Config, LogSink, SecretSource};
+use drill::config::{Config, LogSink};
+use drill::secret::SecretSource;
 use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::EXIT_NOTHING_BEGUN;

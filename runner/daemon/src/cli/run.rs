@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use drill::config::Production;
 use drill::file::Options;
 use drill::id::Sha256Digest;
 use drill::ledger::{Damage, Owner, Trigger};
@@ -71,7 +72,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     // Before anything is begun: what cannot be loaded is a mistake of the drill file.
     let mut loaded = Some(load_checks(&drill, &directory)?);
     let state_directory = state_dir::resolve()?;
-    let ports = wiring::local(&state_directory)?;
+    let ports = wiring::local(&state_directory, Production::default())?;
     let me = ThisProcess::register(&state_directory)?;
     settle(&ports, &me, &state_directory).await;
 

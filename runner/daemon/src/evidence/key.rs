@@ -1,7 +1,7 @@
 //! The key that signs evidence: the configured one, or one that muster made for itself.
 use std::path::Path;
 
-use drill::config::SecretSource;
+use drill::secret::SecretSource;
 use drill::stop::Stop;
 use drivers::key::EvidenceKey;
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use drill::agent::{FromAgent, Job, JobCheck, JobDatabase, LeaseGrant};
+use drill::agent::{FromAgent, Job, JobCheck, JobDatabase};
 use drill::finding::{Finding, Severity};
 use drill::id::Sha256Digest;
 use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::baselines::Baselines;
 use super::last_run;
+use super::lease::renew;
 use super::observe::Update;
 use super::phases::{Context, interrupted, phase};
 use super::run::Request;
@@ -329,14 +330,6 @@ fn renewals(context: &Context<'_>, request: &LeaseRequest) -> tokio::time::Inter
     let left = expires_at.and_then(|end| Duration::try_from(end.duration_since(jiff::Timestamp::now())).ok());
     let first = left.unwrap_or_default().saturating_sub(request.ttl / 3);
     tokio::time::interval_at(Instant::now() + first, request.ttl * 2 / 3)
-}
-
-async fn renew(context: &Context<'_>, server: &dyn Server, request: &LeaseRequest) -> Result<LeaseGrant, Stop> {
-    let expires_at = context.ports.credentials.renew(request, server).await?;
-    let mut parts = context.live.parts();
-    let lease = parts.lease.as_mut().ok_or_else(|| Stop::internal("there is no lease to renew"))?;
-    lease.grant.expires_at = expires_at;
-    Ok(lease.grant.clone())
 }
 
 async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {

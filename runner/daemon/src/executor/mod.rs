@@ -6,6 +6,7 @@ mod cancel;
 mod checks;
 mod journal;
 mod last_run;
+mod lease;
 mod live;
 mod observe;
 mod opening;
@@ -21,12 +22,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use drill::id::Sha256Digest;
-use drill::port::{Artifacts, Credentials, Engine, Isolation, Store};
+use drill::port::{Artifacts, Engine, Isolation, Store};
 
 use drivers::key::EvidenceKey;
 
 pub use cancel::Cancel;
 pub use checks::{Loaded, load_checks};
+pub use lease::CredentialsFor;
 pub use live::{LiveRun, LiveRuns};
 pub use observe::{Observer, Silent, Update};
 pub use recover::{Recovered, recover, recover_due};
@@ -38,7 +40,7 @@ pub struct Ports {
     pub artifacts: Arc<dyn Artifacts>,
     pub isolation: Arc<dyn Isolation>,
     pub engine: Arc<dyn Engine>,
-    pub credentials: Arc<dyn Credentials>,
+    pub credentials: CredentialsFor,
     pub store: Arc<dyn Store>,
     /// Where the evidence key is, unless another is configured.
     pub state_directory: PathBuf,

@@ -7,15 +7,19 @@ use drill::id::Sha256Digest;
 use drill::ledger::{Event, PhaseOutcome, Resource};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
-use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
+use drill::port::{
+    Credentials, EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage,
+};
 use drill::proof::IsolationProof;
 use drill::spec::{Isolation, Limits};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
+use futures_util::future::OptionFuture;
 
 use super::baselines::Baselines;
 use super::journal::Journal;
+use super::lease::{WarmUp, lease, warm_up};
 use super::run::Request;
 use super::{Cancel, Ports, checks, opening, self_test};
 use crate::agent::AgentLink;
@@ -42,6 +46,8 @@ pub(super) struct LiveParts {
     pub(super) sandbox: Option<Arc<dyn Sandbox>>,
     pub(super) server: Option<Arc<dyn Server>>,
     pub(super) agent: Option<AgentLink>,
+    pub(super) credentials: Option<Arc<dyn Credentials>>,
+    pub(super) warm_up: Option<WarmUp>,
     pub(super) lease_request: Option<LeaseRequest>,
     pub(super) lease: Option<Lease>,
 }
@@ -119,20 +125,21 @@ pub(super) fn interrupted(phase: Phase) -> Stop {
     Stop::new(Reason::Interrupted, format!("interrupted by a signal during {phase}"))
 }
 
-/// Resolves when the sandbox or its server is gone or has hit a limit.
+/// Resolves when the sandbox or its server is gone or has hit a limit, or when there will be no lease.
 async fn broken(live: &Live) -> Stop {
-    let (sandbox, server) = {
+    let (sandbox, server, warm_up) = {
         let parts = live.parts();
-        (parts.sandbox.clone(), parts.server.clone())
+        (parts.sandbox.clone(), parts.server.clone(), parts.warm_up.clone())
     };
-    match (sandbox, server) {
-        (None, _) => std::future::pending().await,
-        (Some(sandbox), None) => sandbox.breach().await,
-        (Some(sandbox), Some(server)) => tokio::select! {
-            biased;
-            stop = sandbox.breach() => stop,
-            stop = server.gone() => stop,
-        },
+    let breach = OptionFuture::from(sandbox.as_ref().map(|sandbox| sandbox.breach()));
+    let gone = OptionFuture::from(server.as_ref().map(|server| server.gone()));
+    let no_lease = OptionFuture::from(warm_up.map(WarmUp::failed));
+    tokio::select! {
+        biased;
+        Some(stop) = breach => stop,
+        Some(stop) = gone => stop,
+        Some(stop) = no_lease => stop,
+        else => std::future::pending().await,
     }
 }
 
@@ -178,10 +185,10 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
             )
             .advise("free some space, or point MUSTER_STATE_DIR at a larger file system"));
         }
-        context.ports.credentials.warm_up().await?;
         for check in checks::applicable(context.request, &opened.manifest) {
             context.journal.append(Event::Plugin(check.record())).await?;
         }
+        warm_up(context).await?;
         let note = format!("{}, {} free", plan.note(), unit::size(survey.free_disk));
         Ok((plan, note))
     };
@@ -366,25 +373,4 @@ async fn restore(context: &Context<'_>, manifest: &Manifest, server: &dyn Server
         Ok((restored.databases, restored.note))
     };
     phase(context, Phase::Restore, context.request.drill.deadlines.restore, work).await
-}
-
-/// Makes the login that checks use, and proves what it cannot do.
-async fn lease(context: &Context<'_>, server: &dyn Server, databases: Vec<String>) -> Result<LeaseRequest, Stop> {
-    let drill = &context.request.drill;
-    let work = async {
-        let ttl = drill.credentials.ttl();
-        let not_after = jiff::Timestamp::now() + drill.deadlines.lease + drill.deadlines.validate;
-        let request = LeaseRequest { run: context.journal.run(), databases, ttl, not_after };
-        context.live.parts().lease_request = Some(request.clone());
-        context.journal.append(Event::Intended { resource: Resource::Lease }).await?;
-        let lease = context.ports.credentials.issue(&request, server).await?;
-        context.live.parts().lease = Some(lease.clone());
-        let handle = serde_json::json!({ "role": lease.grant.identity.role });
-        context.journal.append(Event::Acquired { resource: Resource::Lease, handle }).await?;
-        context.journal.append(Event::Lease(lease.proof.clone())).await?;
-        lease.proof.judge()?;
-        let refused = unit::plural(u64::try_from(lease.proof.attempts.len()).unwrap_or(u64::MAX), "attempt");
-        Ok((request, format!("read-only for {}, {refused} to do more held", unit::duration(ttl))))
-    };
-    phase(context, Phase::Lease, drill.deadlines.lease, work).await
 }

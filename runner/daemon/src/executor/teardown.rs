@@ -3,16 +3,15 @@ use std::time::{Duration, Instant};
 
 use drill::ledger::{Database, Event, Held, PhaseOutcome, Resource, plan_teardown};
 use drill::phase::Phase;
-use drill::port::LeaseRequest;
 use drill::proof::ReleaseProof;
-use drill::stop::{OrStop, Stop};
+use drill::stop::Stop;
 use drill::unit;
-use drill::verdict::Reason;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::Ports;
 use super::journal::Journal;
+use super::lease::revoke;
 use super::phases::{Live, LiveParts};
 
 /// Takes down what the ledger shows as owed. Has a budget of its own; never fails: what remains stays owed, and says why.
@@ -102,26 +101,6 @@ fn must_be_unused(journal: &Journal) -> Result<(), Stop> {
         Some(user) => Err(Stop::internal(format!("the storage is kept while the {user} may still use it"))),
         None => Ok(()),
     }
-}
-
-async fn revoke(ports: &Ports, journal: &Journal, live: &mut LiveParts) -> Result<ReleaseProof, Stop> {
-    let Some(server) = live.server.clone() else {
-        let sandbox = journal.state().held.get(&Resource::Sandbox).is_some_and(Held::is_owed);
-        return if sandbox {
-            Err(Stop::internal("the lease cannot be revoked: its database does not answer and is not gone yet"))
-        } else {
-            Ok(ReleaseProof::of("the only database that knew the login went with its sandbox"))
-        };
-    };
-    let request = live.lease_request.clone().unwrap_or_else(|| LeaseRequest {
-        run: journal.run(),
-        databases: Vec::new(),
-        ttl: Duration::ZERO,
-        not_after: jiff::Timestamp::now(),
-    });
-    let revoked =
-        timeout(Duration::from_secs(30), ports.credentials.revoke(&request, live.lease.as_ref(), server.as_ref()));
-    revoked.await.or_stop(Reason::Credentials, "revoking the lease")?
 }
 
 fn outcome(journal: &Journal) -> PhaseOutcome {

@@ -64,7 +64,7 @@ impl Outside {
             artifacts: Arc::new(self.artifact.clone()),
             isolation: Arc::new(self.world.isolation()),
             engine: Arc::new(FakeEngine::new(self.script.clone())),
-            credentials: Arc::new(FakeCredentials::new(Arc::new(|_: &str| ()))),
+            credentials: Arc::new(|_| Ok(Arc::new(FakeCredentials::default()))),
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             state_directory: self.directory.path().to_owned(),
             evidence_key: None,

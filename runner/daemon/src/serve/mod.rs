@@ -44,7 +44,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let evidence_directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
     evidence::make_directory(&evidence_directory)?;
     let metrics = Arc::new(Metrics::new()?);
-    let mut ports = wiring::local(&state_directory)?;
+    let mut ports = wiring::local(&state_directory, config.production.clone())?;
     ports.store = Arc::new(Timed::new(ports.store, Arc::clone(&metrics)));
     ports.evidence_key = config.evidence.key.as_ref().map(evidence::configured).transpose()?.map(Arc::new);
     ports.approved_template = config.approved_template;

@@ -5,8 +5,8 @@ use crate::agent;
 use crate::evidence::statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
     Isolation, KeyOrigin, Lease, Limit, Phase, PhaseOutcome, Plugin, Predicate, Probe, Problem, Recovery,
-    ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown,
-    Template, Tombstone,
+    ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, StoredLease, Subject, SubjectDigest,
+    TOMBSTONE_TYPE, Teardown, Template, Tombstone,
 };
 use crate::evidence::stretch::Stretch;
 use crate::id::Sha256Digest;
@@ -268,7 +268,18 @@ fn lease(proof: LeaseProof) -> Lease {
         held: attempt.held,
         sqlstate: attempt.sqlstate,
     });
-    Lease { role: proof.role, ttl_milliseconds: milliseconds(proof.ttl), attempts: attempts.collect() }
+    let leases = proof.leases.into_iter().map(|lease| StoredLease {
+        id: lease.id,
+        role: lease.role,
+        issued_at: lease.issued_at,
+        ttl_milliseconds: milliseconds(lease.ttl),
+    });
+    Lease {
+        role: proof.role,
+        ttl_milliseconds: milliseconds(proof.ttl),
+        attempts: attempts.collect(),
+        leases: leases.collect(),
+    }
 }
 
 fn problem(stop: Stop) -> Problem {

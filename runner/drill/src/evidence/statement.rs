@@ -284,6 +284,19 @@ pub struct Lease {
     pub ttl_milliseconds: u64,
     /// What it must not be able to do, tried.
     pub attempts: Vec<Attempt>,
+    /// What a secret store lent for it; absent where muster made the role itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<StoredLease>,
+}
+
+/// A lease in a secret store's books. When it was revoked, and what its login was refused with, stands under `teardown`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoredLease {
+    pub id: String,
+    pub role: String,
+    pub issued_at: jiff::Timestamp,
+    pub ttl_milliseconds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

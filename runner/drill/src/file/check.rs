@@ -39,7 +39,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         source: source?,
         engine,
         isolation: local(spec.get("isolation").get("local"), options),
-        credentials: credentials(spec.get("credentials")),
+        credentials: credentials(spec.get("credentials"), problems)?,
         checks,
         deadlines,
         self_test: None,
@@ -105,7 +105,7 @@ pub(super) fn bare(name: DrillName, digest: Sha256Digest, dump: DumpSource, opti
         source: Source::Dump(dump),
         engine: postgresql(None, nothing),
         isolation: local(None, options),
-        credentials: credentials(None),
+        credentials: embedded(None),
         checks: default_checks(self::deadlines(None)),
         deadlines: deadlines(None),
         self_test: None,
@@ -257,8 +257,15 @@ fn local(node: Option<&Node>, options: Options) -> Isolation {
     })
 }
 
-fn credentials(node: Option<&Node>) -> Credentials {
-    Credentials::Embedded { ttl: duration(node.get("embedded"), "ttl").unwrap_or(DEFAULT_TTL) }
+fn credentials(node: Option<&Node>, problems: &mut Problems) -> Option<Credentials> {
+    match node.get("vault") {
+        Some(vault) => super::vault::read(vault, problems).map(Credentials::Vault),
+        None => Some(embedded(node.get("embedded"))),
+    }
+}
+
+fn embedded(node: Option<&Node>) -> Credentials {
+    Credentials::Embedded { ttl: duration(node, "ttl").unwrap_or(DEFAULT_TTL) }
 }
 
 fn checks(

@@ -8,11 +8,12 @@ use super::problem::{Problem, Problems};
 use super::rule::{Complaint, TextRule};
 use super::shape::{Choice, DAY, DECADE, Form, IfEmpty, SECOND, Shape, duration, optional, required};
 use super::tree::Node;
-use super::{MAX_SIZE, form, rule, tree};
+use super::{MAX_SIZE, form, rule, tree, vault};
 use crate::config::{
-    Alertmanager, Alerts, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink, Logs, Retention, Role,
-    SecretSource, Shutdown, Tls, Token, Webhook,
+    Alertmanager, Alerts, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink, Logs, Production,
+    Retention, Role, Shutdown, Tls, Token, Webhook,
 };
+use crate::secret::SecretSource;
 use crate::unit;
 
 /// Loopback, on a port that no well-known exporter uses.
@@ -73,6 +74,7 @@ impl Reader<'_> {
             http: self.http(root.get("http"))?,
             alerts: self.alerts(root.get("alerts"), &mut names),
             logs: self.logs(root.get("logs")),
+            production: production(root.get("production")),
             retention: Retention { age: time(retention, "age"), runs: number(retention, "runs") },
         })
     }
@@ -170,6 +172,11 @@ impl Reader<'_> {
     }
 }
 
+fn production(node: Option<&Node>) -> Production {
+    let listed = node.and_then(|node| node.get("vault")).map(Node::items).unwrap_or_default();
+    Production { vault: listed.iter().filter_map(Node::text).map(str::to_owned).collect() }
+}
+
 fn text<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n str> {
     node?.get(name)?.text()
 }
@@ -210,23 +217,6 @@ static URL: TextRule = TextRule {
     example: "https://hooks.example/muster",
 };
 
-static VARIABLE: TextRule = TextRule {
-    check: |text| {
-        let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if !text.is_empty()
-            && text.len() <= 255
-            && text.chars().all(inner)
-            && !text.starts_with(|c: char| c.is_ascii_digit())
-        {
-            Ok(())
-        } else {
-            Err(Complaint::new(format!("`{text}` is not the name of an environment variable")))
-        }
-    },
-    pattern: Some("^[A-Za-z_][A-Za-z0-9_]*$"),
-    example: "WEBHOOK_SECRET",
-};
-
 static CONFIG: Shape = Shape {
     choice: Choice::Any,
     keys: &[
@@ -259,12 +249,22 @@ static CONFIG: Shape = Shape {
         optional("http", Form::Object(&HTTP), "The page, the API and the metrics."),
         optional("alerts", Form::Object(&ALERTS), "Who is told. Default: nobody but the page and the metrics."),
         optional("logs", Form::Object(&LOGS), "How and where muster logs. Default: text on standard error."),
+        optional("production", Form::Object(&PRODUCTION), "What belongs to production, and so to no drill."),
         optional(
             "retention",
             Form::Object(&RETENTION),
             "Which old runs are forgotten. Default: none. What owes something and each drill's last success stay.",
         ),
     ],
+};
+
+static PRODUCTION: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[optional(
+        "vault",
+        Form::List { item: &Form::Text(&vault::MOUNT), if_empty: None },
+        "Paths of database secrets engines: MOUNT, or MOUNT/PATH of a mount that drills share. A drill that names one is refused.",
+    )],
 };
 
 static EVIDENCE: Shape = Shape {
@@ -287,7 +287,7 @@ static SECRET: Shape = Shape {
             Form::Text(&rule::PATH),
             "A file that holds the secret. ${CREDENTIALS_DIRECTORY}/NAME is what systemd's LoadCredential gives.",
         ),
-        optional("env", Form::Text(&VARIABLE), "An environment variable that holds the secret."),
+        optional("env", Form::Text(&rule::VARIABLE), "An environment variable that holds the secret."),
     ],
 };
 

@@ -13,6 +13,7 @@ mod schema;
 mod self_test;
 mod shape;
 mod tree;
+mod vault;
 
 pub use config::{config_schema, parse_config};
 pub use problem::{Place, Problem, Problems, render};

@@ -98,6 +98,23 @@ pub(super) static TIME_ZONE: TextRule = TextRule { check: time_zone, pattern: No
 
 pub(super) static PATH: TextRule = TextRule { check: path, pattern: None, example: "keys/backup.pub" };
 
+pub(super) static VARIABLE: TextRule = TextRule {
+    check: |text| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !text.is_empty()
+            && text.len() <= 255
+            && text.chars().all(inner)
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+        {
+            Ok(())
+        } else {
+            Err(Complaint::new(format!("`{text}` is not the name of an environment variable")))
+        }
+    },
+    pattern: Some("^[A-Za-z_][A-Za-z0-9_]*$"),
+    example: "WEBHOOK_SECRET",
+};
+
 pub(super) static MANIFEST_PATH: TextRule = TextRule {
     check: |text| {
         path(text)?;

@@ -332,7 +332,7 @@ static CREDENTIALS: Shape = Shape {
     choice: Choice::AtMostOne,
     keys: &[
         optional("embedded", Form::Object(&EMBEDDED), "A role made for this run alone over the admin connection."),
-        not_yet("vault", Form::Free, "Leases of a Vault or OpenBao."),
+        optional("vault", Form::Object(&super::vault::VAULT), "Leases of a Vault or OpenBao."),
     ],
 };
 

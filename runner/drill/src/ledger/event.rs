@@ -10,7 +10,7 @@ use crate::id::{DrillName, RunId, Sha256Digest};
 use crate::manifest::SnapshotTimeFrom;
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
-use crate::spec::{Fidelity, Objectives, Place};
+use crate::spec::{Fidelity, Objectives, Place, Vault};
 use crate::stop::Stop;
 use crate::verdict::{Leftovers, Reason, Verdict};
 
@@ -99,7 +99,11 @@ pub enum Event {
     Limits {
         limits: Vec<LimitInForce>,
     },
+    /// A repeated probe takes the place of the one of its name.
     Isolation(IsolationProof),
+    /// Who will be asked for the lease, before it is asked: whom recovery must ask about it. Absent: muster itself.
+    LeaseFrom(Vault),
+    /// A renewal that brought another login is told again.
     Lease(LeaseProof),
     Plugin(Plugin),
     Finding(Finding),

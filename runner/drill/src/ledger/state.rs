@@ -8,7 +8,7 @@ use crate::ledger::event::{
 };
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
-use crate::spec::Place;
+use crate::spec::{Place, Vault};
 use crate::stop::Stop;
 use crate::verdict::Leftovers;
 
@@ -35,6 +35,8 @@ pub struct State {
     pub template: Option<(String, Sha256Digest)>,
     pub limits: Vec<LimitInForce>,
     pub isolation: Option<IsolationProof>,
+    /// None: muster makes its own.
+    pub lease_from: Option<Vault>,
     pub lease: Option<LeaseProof>,
     pub plugins: Vec<Plugin>,
     pub findings: Vec<Finding>,
@@ -109,6 +111,7 @@ impl State {
             template: None,
             limits: Vec::new(),
             isolation: None,
+            lease_from: None,
             lease: None,
             plugins: Vec::new(),
             findings: Vec::new(),
@@ -157,7 +160,8 @@ impl State {
             Event::Damaged(damaged) => self.copy_damaged(damaged)?,
             Event::Template { isolation, digest } => self.template = Some((isolation, digest)),
             Event::Limits { limits } => self.limits = limits,
-            Event::Isolation(proof) => self.isolation = Some(proof),
+            Event::Isolation(proof) => self.proven(proof),
+            Event::LeaseFrom(vault) => self.lease_from = Some(vault),
             Event::Lease(proof) => self.lease = Some(proof),
             Event::Plugin(plugin) => self.plugins.push(plugin),
             Event::Finding(finding) => self.findings.push(finding),
@@ -169,6 +173,16 @@ impl State {
             Event::Ended { leftovers } => self.end(leftovers)?,
         }
         Ok(())
+    }
+
+    fn proven(&mut self, proof: IsolationProof) {
+        let known = self.isolation.get_or_insert_default();
+        for probe in proof.probes {
+            match known.probes.iter_mut().find(|earlier| earlier.name == probe.name) {
+                Some(earlier) => *earlier = probe,
+                None => known.probes.push(probe),
+            }
+        }
     }
 
     fn source_tried(&mut self, place: Place) -> Result<(), IllegalEvent> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::agent::LeaseGrant;
 use crate::id::RunId;
-use crate::port::Server;
+use crate::port::{Sandbox, Server};
 use crate::proof::{LeaseProof, ReleaseProof};
 use crate::schema::Taken;
 use crate::stop::Stop;
@@ -16,23 +16,35 @@ pub trait Credentials: Send + Sync {
     /// `embedded` or `vault`.
     fn name(&self) -> &'static str;
 
+    /// Whether somebody outside reaches the database while a lease is made, renewed or revoked. The isolation proof is repeated
+    /// after it.
+    fn opens_doorway(&self) -> bool;
+
     /// Whatever can be found out before there is a database; failing here stops the run early.
-    async fn warm_up(&self) -> Result<(), Stop>;
+    async fn warm_up(&self, run: &RunId) -> Result<(), Stop>;
 
     /// Closes what a reader must not reach, makes the role, and tries what it must not be able to do.
-    async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop>;
+    async fn issue(&self, request: &LeaseRequest, inside: Inside<'_>) -> Result<Lease, Stop>;
 
-    /// Returns the new end, never beyond `request.not_after`.
-    async fn renew(&self, request: &LeaseRequest, server: &dyn Server) -> Result<jiff::Timestamp, Stop>;
+    /// The same login with a new end, never beyond `request.not_after`; or another login, proven like the first. What the first
+    /// one has open may go on until its own end.
+    async fn renew(&self, request: &LeaseRequest, lease: &Lease, inside: Inside<'_>) -> Result<Lease, Stop>;
 
     /// Ends its sessions, removes the role and sees its login refused. A role that is not there is success. `lease` is None
-    /// where the runner that issued it is gone.
+    /// where the runner that issued it is gone; `inside` is None where the database went with its sandbox, and was seen gone.
     async fn revoke(
         &self,
         request: &LeaseRequest,
         lease: Option<&Lease>,
-        server: &dyn Server,
+        inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop>;
+}
+
+/// The database that a lease is for, and the sandbox that it is in.
+#[derive(Clone, Copy)]
+pub struct Inside<'a> {
+    pub server: &'a dyn Server,
+    pub sandbox: &'a dyn Sandbox,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +60,8 @@ pub struct LeaseRequest {
 pub struct Lease {
     pub grant: LeaseGrant,
     pub proof: LeaseProof,
+    /// The driver's own; goes into the ledger, for recovery. Holds no secret.
+    pub handle: serde_json::Value,
     /// By database: what was revoked from everybody so that the lease cannot have it. Whoever compares privileges counts it as
     /// granted.
     pub taken: BTreeMap<String, Vec<Taken>>,

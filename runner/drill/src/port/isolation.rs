@@ -121,6 +121,10 @@ pub trait Sandbox: Send + Sync {
     /// A byte stream to the database's port.
     async fn dial(&self) -> Result<Box<dyn ByteStream>, Stop>;
 
+    /// Lets somebody outside reach the database's port until it is closed. The server asks whoever comes for a certificate of
+    /// the run's authority, as it asks everybody.
+    async fn open_doorway(&self) -> Result<Box<dyn Doorway>, Stop>;
+
     /// What lives outside for the probes to miss: the runner's own listeners, open while the sandbox lives.
     fn probe_targets(&self) -> ProbeTargets;
 
@@ -132,6 +136,18 @@ pub trait Sandbox: Send + Sync {
 
     /// Resolves when something broke the boundary or hit a limit: out of memory, disk limit, processes gone.
     async fn breach(&self) -> Stop;
+}
+
+/// A way into a sandbox, for one visitor at a time of need. Dropping it closes it, too, and does not wait.
+#[async_trait]
+pub trait Doorway: Send + Sync {
+    /// An address that the server's certificate carries.
+    fn host(&self) -> String;
+
+    fn port(&self) -> u16;
+
+    /// Returns when nobody gets in any more and whoever was in is out.
+    async fn close(self: Box<Self>);
 }
 
 #[derive(Clone)]

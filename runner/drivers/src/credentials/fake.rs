@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::agent::LeaseGrant;
+use drill::id::RunId;
 use drill::ledger::Resource;
-use drill::port::{Credentials, Lease, LeaseRequest, Server, SqlError};
+use drill::port::{Credentials, Inside, Lease, LeaseRequest, SqlError};
 use drill::proof::{Attempt, LeaseProof, ReleaseProof};
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -37,12 +38,17 @@ impl Credentials for FakeCredentials {
         "embedded"
     }
 
-    async fn warm_up(&self) -> Result<(), Stop> {
+    fn opens_doorway(&self) -> bool {
+        false
+    }
+
+    async fn warm_up(&self, _run: &RunId) -> Result<(), Stop> {
         (self.hook)("credentials.warm_up");
         Ok(())
     }
 
-    async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
+    async fn issue(&self, request: &LeaseRequest, inside: Inside<'_>) -> Result<Lease, Stop> {
+        let server = inside.server;
         (self.hook)("credentials.issue");
         let role = Resource::lease_role(&request.run);
         server.admin("template1", &format!("CREATE ROLE \"{role}\"")).await.map_err(|error| stop("making", &error))?;
@@ -55,23 +61,33 @@ impl Credentials for FakeCredentials {
         };
         Ok(Lease {
             grant: LeaseGrant { identity: server.identity(&role, request.ttl)?, expires_at: end_of_lease(request) },
-            proof: LeaseProof { role, ttl: request.ttl, attempts: request.databases.iter().map(attempt).collect() },
+            handle: serde_json::json!({ "role": role }),
+            proof: LeaseProof {
+                role,
+                ttl: request.ttl,
+                attempts: request.databases.iter().map(attempt).collect(),
+                leases: Vec::new(),
+            },
             taken: std::collections::BTreeMap::new(),
         })
     }
 
-    async fn renew(&self, request: &LeaseRequest, _server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
+    async fn renew(&self, request: &LeaseRequest, lease: &Lease, _inside: Inside<'_>) -> Result<Lease, Stop> {
         (self.hook)("credentials.renew");
-        Ok(end_of_lease(request))
+        let grant = LeaseGrant { expires_at: end_of_lease(request), ..lease.grant.clone() };
+        Ok(Lease { grant, ..lease.clone() })
     }
 
     async fn revoke(
         &self,
         request: &LeaseRequest,
         _lease: Option<&Lease>,
-        server: &dyn Server,
+        inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop> {
         (self.hook)("credentials.revoke");
+        let Some(Inside { server, .. }) = inside else {
+            return Ok(ReleaseProof::of("the login went with its database"));
+        };
         let role = Resource::lease_role(&request.run);
         let dropped = server.admin("template1", &format!("DROP ROLE IF EXISTS \"{role}\"")).await;
         dropped.map_err(|error| stop("dropping", &error))?;

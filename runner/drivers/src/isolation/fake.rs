@@ -9,7 +9,8 @@ use drill::agent::ProbeTargets;
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{
-    AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, Isolation, Leftover, Sandbox, SandboxSpec, Storage, Survey,
+    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, Isolation, Leftover, Sandbox, SandboxSpec,
+    Storage, Survey,
 };
 use drill::proof::{Expected, LimitInForce, Probe, ReleaseProof};
 use drill::spec::Limits;
@@ -269,6 +270,11 @@ impl Sandbox for FakeSandbox {
         Ok(Box::new(ours.compat()))
     }
 
+    async fn open_doorway(&self) -> Result<Box<dyn Doorway>, Stop> {
+        self.world.effect("open doorway", |_| ()).await?;
+        Ok(Box::new(FakeDoorway { world: self.world.clone() }))
+    }
+
     fn probe_targets(&self) -> ProbeTargets {
         ProbeTargets {
             tcp: "127.0.0.1:9".to_owned(),
@@ -315,6 +321,27 @@ impl Sandbox for FakeSandbox {
             Ok(stop) => stop.clone().unwrap_or_else(|| Stop::internal("the sandbox ended")),
             Err(_) => Stop::internal("the sandbox is gone"),
         }
+    }
+}
+
+/// Nobody can come through it: what it is for is to be seen opened and closed.
+struct FakeDoorway {
+    world: World,
+}
+
+#[async_trait]
+impl Doorway for FakeDoorway {
+    fn host(&self) -> String {
+        "127.0.0.1".to_owned()
+    }
+
+    fn port(&self) -> u16 {
+        9
+    }
+
+    async fn close(self: Box<Self>) {
+        // Where the process crashes at it, it is closed by that.
+        let _ = self.world.effect("close doorway", |_| ()).await;
     }
 }
 

@@ -1,19 +1,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drill::port::Credentials as _;
+use drill::port::{Credentials as _, Inside, Isolation as _, SandboxInputs, SandboxSpec};
 use drivers::credentials::embedded::Embedded;
 use drivers::credentials::fake::FakeCredentials;
 use drivers::engine::fake::{FakeServer, Script};
+use drivers::isolation::fake::World;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::contract::credentials_contract;
 use crate::source::SourceServer;
-use crate::{TestFn, ask, request, restored, schema, test};
+use crate::{LIMITS, TestFn, ask, request, restored, schema, serve, test};
 
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(the_fake_keeps_the_contract),
         test!(embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_database),
+        test!(a_doorway_leads_to_the_server_until_it_is_closed),
         test!(a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on),
     ]
 }
@@ -78,7 +82,13 @@ ALTER EVENT TRIGGER spy_always ENABLE ALWAYS;
 async fn the_fake_keeps_the_contract() {
     let server = FakeServer::new(Script::default());
     let request = request("orders-20261122t021500z-fake", &["orders"], Duration::from_mins(5));
-    credentials_contract(&FakeCredentials::default(), &server, &request).await;
+    let world = World::new();
+    let isolation = world.isolation();
+    isolation.prepare(&request.run).await.expect("prepared");
+    let spec = SandboxSpec { run: request.run.clone(), limits: LIMITS, inputs: SandboxInputs::default() };
+    let sandbox = isolation.provision(spec).await.expect("provisioned");
+    let inside = Inside { server: &server, sandbox: sandbox.as_ref() };
+    credentials_contract(&FakeCredentials::default(), inside, &request).await;
 }
 
 async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_database() {
@@ -91,10 +101,10 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     let embedded = Embedded::new();
     let request = request("orders-20261122t021500z-real", &["vault", "postgres"], Duration::from_mins(5));
     schema::views_are_told_in_the_servers_words(server, "vault").await;
-    schema::what_is_taken_is_known(&embedded, &request, server).await;
-    credentials_contract(&embedded, server, &request).await;
+    schema::what_is_taken_is_known(&embedded, &request, running.inside()).await;
+    credentials_contract(&embedded, running.inside(), &request).await;
 
-    let lease = embedded.issue(&request, server).await.expect("a lease");
+    let lease = embedded.issue(&request, running.inside()).await.expect("a lease");
     let names: Vec<&str> = lease.proof.attempts.iter().map(|attempt| attempt.what.as_str()).collect();
     assert!(names.len() > 50, "{names:?}");
     assert!(names.contains(&"see rows that policies hide (it must)"));
@@ -128,7 +138,7 @@ async fn embedded_keeps_the_contract_and_the_lease_can_do_nothing_in_a_hostile_d
     assert!(server.connections().iter().any(|line| line.contains("muster-orders")), "the log names the lease");
 
     // Its session ends with the lease.
-    embedded.revoke(&request, Some(&lease), server).await.expect("revoked");
+    embedded.revoke(&request, Some(&lease), Some(running.inside())).await.expect("revoked");
     assert!(session.run("SELECT 1").await.is_err());
     let left = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'muster-%'";
     assert_eq!(ask(server, "vault", left).await, "0");
@@ -142,18 +152,46 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     let server = Arc::clone(&running.server);
     let embedded = Embedded::new();
     let request = request("orders-20261122t021500z-ttls", &["postgres"], Duration::from_secs(4));
-    let lease = embedded.issue(&request, server.as_ref()).await.expect("a lease");
+    let lease = embedded.issue(&request, running.inside()).await.expect("a lease");
     let session = server.login(&lease.grant.identity, "postgres").await.expect("it logs in");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    embedded.renew(&request, server.as_ref()).await.expect("renewed");
+    embedded.renew(&request, &lease, running.inside()).await.expect("renewed");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect("renewed: it lives");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect_err("its session was ended");
     let refused = server.login(&lease.grant.identity, "postgres").await.map(drop).expect_err("and its login is locked");
     assert_eq!(refused.sqlstate.as_deref(), Some("28000"));
-    embedded.renew(&request, server.as_ref()).await.expect_err("it has expired");
-    embedded.revoke(&request, Some(&lease), server.as_ref()).await.expect("revoked");
+    embedded.renew(&request, &lease, running.inside()).await.expect_err("it has expired");
+    embedded.revoke(&request, Some(&lease), Some(running.inside())).await.expect("revoked");
     drop(server);
+    running.end().await;
+}
+
+/// Whoever comes through it meets the server's demand for a certificate, and is out when it is closed.
+async fn a_doorway_leads_to_the_server_until_it_is_closed() {
+    let source = SourceServer::start().await;
+    let backup = source.dump(&["postgres"], &[]).await;
+    let running = serve(&backup, 1).await;
+    let doorway = running.inside().sandbox.open_doorway().await.expect("a doorway");
+    let address = (doorway.host(), doorway.port());
+    assert_eq!(address.0, "127.0.0.1");
+    // PostgreSQL's request for TLS, to which it alone answers `S`.
+    let mut visitor = TcpStream::connect((address.0.as_str(), address.1)).await.expect("it is open");
+    visitor.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.expect("asked");
+    assert_eq!(visitor.read_u8().await.expect("an answer"), b'S');
+    doorway.close().await;
+    assert!(matches!(visitor.read(&mut [0; 16]).await, Ok(0) | Err(_)), "the visitor is out");
+    TcpStream::connect((address.0.as_str(), address.1)).await.expect_err("it is closed");
+
+    let doorway = running.inside().sandbox.open_doorway().await.expect("another doorway");
+    let port = doorway.port();
+    drop(doorway);
+    let gone = async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), gone).await.expect("a doorway that is dropped closes");
     running.end().await;
 }

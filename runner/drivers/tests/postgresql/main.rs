@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use drill::id::{DrillName, RunId};
 use drill::ledger::Resource;
-use drill::port::{Engine as _, Isolation as _, LeaseRequest, Progress, Restored, Sandbox, SandboxSpec, Server};
+use drill::port::{
+    Engine as _, Inside, Isolation as _, LeaseRequest, Progress, Restored, Sandbox, SandboxSpec, Server,
+};
 use drill::spec::{Enforcement, Fidelity, Limits, Postgresql};
 use drill::stop::Stop;
 use drivers::engine::postgresql::PostgresqlEngine;
@@ -43,7 +45,7 @@ pub(crate) fn shared() -> &'static Path {
 }
 
 const PATIENCE: Duration = Duration::from_mins(4);
-const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { memory: Some(1 << 30), disk: Some(4 << 30), processes: 200, enforcement: Enforcement::BestEffort };
 
 fn main() -> ExitCode {
@@ -82,6 +84,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn inside(&self) -> Inside<'_> {
+        Inside { server: self.server.as_ref(), sandbox: self.sandbox.as_ref() }
+    }
+
     /// Everything is gone when it returns.
     pub(crate) async fn end(self) {
         self.server.stop().await.expect("it stops");

@@ -1,7 +1,7 @@
 //! What a drill does to the two sides of a schema before they are compared.
 use std::time::Duration;
 
-use drill::port::{Credentials as _, LeaseRequest, Server, Session};
+use drill::port::{Credentials as _, Inside, LeaseRequest, Server, Session};
 use drill::schema::{Object, Reader};
 use drivers::credentials::embedded::Embedded;
 use drivers::engine::postgresql::ADMIN_ROLE;
@@ -10,7 +10,8 @@ use drivers::engine::postgresql::schema::{PutBack, queries, translate};
 use crate::ask;
 
 /// Whoever reads the schema with the lease can tell what the privileges were before.
-pub(crate) async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseRequest, server: &dyn Server) {
+pub(crate) async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseRequest, inside: Inside<'_>) {
+    let server = inside.server;
     let admin = server.identity(ADMIN_ROLE, Duration::from_mins(5)).expect("a certificate");
     let mut differs = 0;
     let mut before = Vec::new();
@@ -18,7 +19,7 @@ pub(crate) async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseR
         let session = server.login(&admin, database).await.expect("it logs in");
         before.push(objects(session.as_ref(), &mut PutBack::default()).await);
     }
-    let lease = embedded.issue(request, server).await.expect("a lease");
+    let lease = embedded.issue(request, inside).await.expect("a lease");
     for (database, before) in request.databases.iter().zip(before) {
         let session = server.login(&lease.grant.identity, database).await.expect("it logs in");
         differs += usize::from(objects(session.as_ref(), &mut PutBack::default()).await != before);
@@ -31,7 +32,7 @@ pub(crate) async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseR
         assert_eq!(after.len(), before.len(), "in {database}");
     }
     assert_eq!(differs, 2, "without putting back, both databases look otherwise");
-    embedded.revoke(request, Some(&lease), server).await.expect("revoked");
+    embedded.revoke(request, Some(&lease), Some(inside)).await.expect("revoked");
 }
 
 /// Kind, identity and content, in order.

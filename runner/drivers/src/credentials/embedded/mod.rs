@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use drill::agent::LeaseGrant;
 use drill::id::RunId;
 use drill::ledger::Resource;
-use drill::port::{Credentials, Lease, LeaseRequest, Server, Session, SqlError};
+use drill::port::{Credentials, Inside, Lease, LeaseRequest, Server, Session, SqlError};
 use drill::proof::{LeaseProof, ReleaseProof};
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -64,12 +64,17 @@ impl Credentials for Embedded {
         "embedded"
     }
 
+    fn opens_doorway(&self) -> bool {
+        false
+    }
+
     /// Everything it needs is in the database.
-    async fn warm_up(&self) -> Result<(), Stop> {
+    async fn warm_up(&self, _run: &RunId) -> Result<(), Stop> {
         Ok(())
     }
 
-    async fn issue(&self, request: &LeaseRequest, server: &dyn Server) -> Result<Lease, Stop> {
+    async fn issue(&self, request: &LeaseRequest, inside: Inside<'_>) -> Result<Lease, Stop> {
+        let server = inside.server;
         let role = Resource::lease_role(&request.run);
         close::blank_secrets(server, &request.databases).await?;
         let mut taken = BTreeMap::new();
@@ -90,12 +95,13 @@ impl Credentials for Embedded {
         let attempts = attempts::try_all(server, &identity, &request.databases).await?;
         let clear_password = format!("ALTER ROLE {} PASSWORD NULL", identifier(&role));
         admin(server, "clearing the lease's password", &clear_password).await?;
-        let proof = LeaseProof { role, ttl: request.ttl, attempts };
+        let handle = serde_json::json!({ "role": role });
+        let proof = LeaseProof { role, ttl: request.ttl, attempts, leases: Vec::new() };
         proof.judge()?;
-        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, taken })
+        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, handle, taken })
     }
 
-    async fn renew(&self, request: &LeaseRequest, server: &dyn Server) -> Result<jiff::Timestamp, Stop> {
+    async fn renew(&self, request: &LeaseRequest, lease: &Lease, inside: Inside<'_>) -> Result<Lease, Stop> {
         let expires_at = end_of_lease(request);
         {
             let guards = self.guards();
@@ -109,16 +115,20 @@ impl Credentials for Embedded {
         }
         let role = Resource::lease_role(&request.run);
         let statement = format!("ALTER ROLE {} VALID UNTIL {}", identifier(&role), literal(&expires_at.to_string()));
-        admin(server, "renewing the lease", &statement).await?;
-        Ok(expires_at)
+        admin(inside.server, "renewing the lease", &statement).await?;
+        let grant = LeaseGrant { expires_at, ..lease.grant.clone() };
+        Ok(Lease { grant, ..lease.clone() })
     }
 
     async fn revoke(
         &self,
         request: &LeaseRequest,
         lease: Option<&Lease>,
-        server: &dyn Server,
+        inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop> {
+        let Some(Inside { server, .. }) = inside else {
+            return Ok(ReleaseProof::of("the only database that knew the login went with its sandbox"));
+        };
         let role = Resource::lease_role(&request.run);
         let removed = remove_role(server, &role, &request.databases).await?;
         self.guards().remove(&request.run);

@@ -1,13 +1,15 @@
 //! bubblewrap on this machine: a sandbox that needs no root, and as root drops to a user id that nobody has.
 //!
 //! [`LocalIsolation`] makes and removes; `bwrap` is what a sandbox sees, `seccomp` what it may not call, `spawn` how it starts,
-//! `inside` what muster runs in it, `control` and `exec` how the runner talks to that, `probe` how isolation is proven, `watch`
+//! `inside` what muster runs in it, `control` and `exec` how the runner talks to that, `doorway` how it and a visitor reach
+//! the database, `probe` how isolation is proven, `watch`
 //! what ends it early and `release` how it goes. Everything that comes out of a sandbox is hostile, and so is what lies in `data/`.
 mod bwrap;
 mod cgroup;
 mod control;
 mod directory;
 mod doctor;
+mod doorway;
 mod exec;
 pub mod inside;
 mod limits;

@@ -8,14 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drill::agent::ProbeTargets;
 use drill::id::RunId;
-use drill::port::{AgentProcess, ByteStream, Exec, ExecOutput, Sandbox, SandboxSpec};
+use drill::port::{AgentProcess, ByteStream, Doorway, Exec, ExecOutput, Sandbox, SandboxSpec};
 use drill::proof::Probe;
 use drill::spec::Limits;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
@@ -23,6 +22,7 @@ use super::bwrap::{Inside, Outside, PROGRAM};
 use super::cgroup::Group;
 use super::control::{self, Control};
 use super::directory::RunDirectory;
+use super::doorway::{LoopbackDoorway, WayIn};
 use super::limits::Bounds;
 use super::probe::Targets;
 use super::process::Identity;
@@ -30,7 +30,6 @@ use super::spawn::{self, Launch, Running};
 use super::watch::Watch;
 use super::{Shared, exec, inside, probe, template, tree};
 
-const DIAL: Duration = Duration::from_secs(10);
 const SOCKET: &str = "db.sock";
 
 /// What the ledger keeps of a sandbox or an agent, so that it is found after a crash.
@@ -129,7 +128,7 @@ pub(super) struct LocalSandbox {
     control: Control,
     targets: Targets,
     watch: Watch,
-    socket_directory: OwnedFd,
+    way_in: WayIn,
     /// They end with the sandbox.
     agents: Mutex<Vec<Running>>,
     _running: Running,
@@ -148,6 +147,7 @@ impl LocalSandbox {
         let Started { running, control, group } = start.with_init(inside, SOCKET, spec.inputs.port).await?;
         let handle = handle(&running, uid, &group)?;
         let socket_directory = directory.open("socket").or_stop(Reason::Internal, "opening the socket's directory")?;
+        let way_in = WayIn::new(socket_directory, SOCKET);
         let targets = Targets::open(&spec.run)?;
         let watch = Watch::start(&running, group, &directory, spec.limits.disk)?;
         let (run, limits) = (spec.run, spec.limits);
@@ -161,7 +161,7 @@ impl LocalSandbox {
             control,
             targets,
             watch,
-            socket_directory,
+            way_in,
             agents: Mutex::default(),
             _running: running,
         })
@@ -196,23 +196,11 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn dial(&self) -> Result<Box<dyn ByteStream>, Stop> {
-        let path = format!("/proc/self/fd/{}/{SOCKET}", self.socket_directory.as_raw_fd());
-        let connect = async {
-            loop {
-                match UnixStream::connect(&path).await {
-                    // The relay's queue is full.
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                    other => return other,
-                }
-            }
-        };
-        let tried = "connecting to the sandbox's database";
-        let stream = tokio::time::timeout(DIAL, connect).await;
-        let stream = stream.map_err(|_| Stop::new(Reason::LimitReached, format!("{tried}: no room for 10 s")))?;
-        let stream = stream.or_stop(Reason::Internal, tried)?;
-        Ok(Box::new(stream.compat()))
+        Ok(Box::new(self.way_in.dial().await?.compat()))
+    }
+
+    async fn open_doorway(&self) -> Result<Box<dyn Doorway>, Stop> {
+        Ok(Box::new(LoopbackDoorway::open(self.way_in.clone()).await?))
     }
 
     fn probe_targets(&self) -> ProbeTargets {
