@@ -2,12 +2,12 @@
 //! It reads no environment and no file, and opens no socket but the database's (and those that the probe must fail to open).
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drill::agent::{ClientIdentity, FromAgent, Job, LeaseGrant, ProbeTargets, ToAgent};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,6 @@ use super::job::Worker;
 use super::pieces::Waiting;
 use super::probe;
 use super::report::{Outbox, QUEUE};
-use super::sql::SharedIdentity;
 
 /// Where the sandbox puts the database's socket.
 pub const SOCKET: &str = "/db.sock";
@@ -114,7 +113,7 @@ pub async fn serve(
 struct Agent {
     queue: mpsc::Sender<FromAgent>,
     blobs: Blobs,
-    identity: Option<SharedIdentity>,
+    identity: Option<watch::Sender<ClientIdentity>>,
     socket: PathBuf,
     runner: Arc<dyn CheckRunner>,
     cancel: CancellationToken,
@@ -175,8 +174,8 @@ impl Agent {
 
     fn lease(&mut self, grant: LeaseGrant) {
         match &self.identity {
-            Some(shared) => *shared.write().unwrap_or_else(PoisonError::into_inner) = grant.identity,
-            None => self.identity = Some(Arc::new(RwLock::new(grant.identity))),
+            Some(shared) => drop(shared.send_replace(grant.identity)),
+            None => self.identity = Some(watch::Sender::new(grant.identity)),
         }
     }
 
@@ -190,7 +189,7 @@ impl Agent {
             job,
             // A job uses up what was sent for it.
             blobs: std::mem::take(&mut self.blobs),
-            identity: self.identity.clone(),
+            identity: self.identity.as_ref().map(watch::Sender::subscribe),
             socket: self.socket.clone(),
             runner: Arc::clone(&self.runner),
             outbox: Outbox::new(self.queue.clone()),

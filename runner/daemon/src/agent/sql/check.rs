@@ -79,7 +79,7 @@ async fn ask<T>(requests: &mpsc::UnboundedSender<Request>, make: impl FnOnce(Rep
 
 async fn serve(opening: Opening, deadline: Instant, mut requests: mpsc::UnboundedReceiver<Request>) {
     let Some(mut first) = requests.recv().await else { return };
-    let (door, mut session) = match opening.open().await {
+    let (mut door, mut session) = match opening.open().await {
         Ok(opened) => opened,
         Err(error) => {
             refuse_all(&error, first, requests).await;
@@ -87,6 +87,16 @@ async fn serve(opening: Opening, deadline: Instant, mut requests: mpsc::Unbounde
         }
     };
     loop {
+        if matches!(first, Request::Query { .. }) && opening.is_stale(door.role()) && session.is_idle() {
+            match opening.open().await {
+                Ok((new_door, new_session)) => {
+                    door = new_door;
+                    std::mem::replace(&mut session, new_session).close().await;
+                }
+                // The old one may serve a little longer, and the next statement tries again.
+                Err(error) => eprintln!("muster agent: a check keeps its old login: {}", error.message),
+            }
+        }
         let key = session.key();
         let guard = Guard { door: &door, key, deadline };
         let stopped = match first {

@@ -1,6 +1,5 @@
 //! One restored database: the connection that holds the snapshot, and the connections of the checks that join it.
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use drill::agent::ClientIdentity;
 use drill::schema::Taken;
 use drivers::engine::postgresql::schema::PutBack;
 use plugin_host::backend::{Error, TableInfo};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -15,9 +15,10 @@ use super::catalog;
 use super::check::CheckSql;
 use super::connection::Connection;
 use super::fault::host;
+use super::holder::Holder;
 use super::objects::{Restored, Schemas};
 use super::scan::Scans;
-use super::session::Session;
+use super::session::{Session, Snapshot};
 use super::tls::Door;
 
 /// How long the tasks of a database may take to end.
@@ -26,10 +27,11 @@ const CLOSE: Duration = Duration::from_secs(10);
 const CATALOG: Duration = Duration::from_mins(2);
 
 /// The identity that connections are made with; a new lease replaces it.
-pub(in crate::agent) type SharedIdentity = Arc<RwLock<ClientIdentity>>;
+pub(in crate::agent) type SharedIdentity = watch::Receiver<ClientIdentity>;
 
 pub(in crate::agent) struct Database {
-    holder: Session,
+    holder: Holder,
+    server_version: String,
     opening: Opening,
     tasks: TaskTracker,
     deadline: Instant,
@@ -43,16 +45,37 @@ pub(super) struct Opening {
     identity: SharedIdentity,
     database: String,
     encoding: &'static str,
-    snapshot: String,
+    snapshot: watch::Receiver<String>,
     deadline: Instant,
 }
 
 impl Opening {
     fn door(&self) -> Result<Door, Error> {
-        Door::new(&self.socket, &self.identity.read().unwrap_or_else(PoisonError::into_inner))
+        Door::new(&self.socket, &self.identity.borrow())
     }
 
-    async fn connect(&self) -> Result<(Door, Connection), Error> {
+    /// Of the login that a connection would be made with now.
+    pub(super) fn role(&self) -> String {
+        self.identity.borrow().role.clone()
+    }
+
+    /// Resolves when the login is not `role`'s; never, where nobody will bring another.
+    pub(super) async fn other_login(&mut self, role: &str) {
+        if self.identity.wait_for(|identity| identity.role != role).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// A session that was made as somebody else ends with the lease of that one.
+    pub(super) fn is_stale(&self, role: &str) -> bool {
+        self.identity.borrow().role != role
+    }
+
+    pub(super) fn snapshot(&self) -> String {
+        self.snapshot.borrow().clone()
+    }
+
+    pub(super) async fn connect(&self) -> Result<(Door, Connection), Error> {
         let door = self.door()?;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let connection = Connection::open(&door, &self.database, self.encoding, left).await?;
@@ -61,7 +84,8 @@ impl Opening {
 
     pub(super) async fn open(&self) -> Result<(Door, Session), Error> {
         let (door, connection) = self.connect().await?;
-        let (session, _) = in_time(Session::begin(connection, Some(&self.snapshot))).await?;
+        let name = self.snapshot();
+        let (session, _) = in_time(Session::begin(connection, Snapshot::Join(&name))).await?;
         Ok((door, session))
     }
 
@@ -85,12 +109,13 @@ impl Database {
         database: &str,
         deadline: Instant,
     ) -> Result<Self, Error> {
+        let (names, snapshot) = watch::channel(String::new());
         let mut opening = Opening {
             socket: socket.to_owned(),
             identity,
             database: database.to_owned(),
             encoding: "UTF8",
-            snapshot: String::new(),
+            snapshot,
             deadline,
         };
         let (_, mut connection) = opening.connect().await?;
@@ -100,14 +125,16 @@ impl Database {
             opening.encoding = "SQL_ASCII";
             (_, connection) = opening.connect().await?;
         }
-        let (mut holder, snapshot) = in_time(Session::begin(connection, None)).await?;
-        opening.snapshot = snapshot;
-        let tables = in_time(catalog::tables(&mut holder)).await?;
-        Ok(Self { holder, opening, tasks: TaskTracker::new(), deadline, tables })
+        let (mut session, name) = in_time(Session::begin(connection, Snapshot::New)).await?;
+        names.send_replace(name);
+        let tables = in_time(catalog::tables(&mut session)).await?;
+        let server_version = session.connection().server_version().to_owned();
+        let holder = Holder::new(session, opening.clone(), names);
+        Ok(Self { holder, server_version, opening, tasks: TaskTracker::new(), deadline, tables })
     }
 
     pub(in crate::agent) fn server_version(&self) -> &str {
-        self.holder.connection().server_version()
+        &self.server_version
     }
 
     pub(in crate::agent) fn tables(&self) -> &[TableInfo] {

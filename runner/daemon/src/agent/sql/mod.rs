@@ -13,6 +13,7 @@ mod check;
 mod connection;
 mod database;
 mod fault;
+mod holder;
 mod objects;
 mod portal;
 mod scan;

@@ -29,6 +29,24 @@ const HELD: usize = 4 << 20;
 const HELD_AT_MOST: usize = 64 << 20;
 const MAX_TYPES: usize = 4096;
 
+/// What a session reads in.
+#[derive(Clone, Copy)]
+pub(super) enum Snapshot<'a> {
+    New,
+    /// That of another session, which must live until this one has begun.
+    Join(&'a str),
+    /// The same, and others may join this one.
+    HandOn(&'a str),
+}
+
+fn join(name: &str) -> Result<String, Error> {
+    if name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        Ok(format!("SET TRANSACTION SNAPSHOT '{name}'"))
+    } else {
+        Err(host("the database gave a snapshot a name that none can have"))
+    }
+}
+
 pub(super) struct Session {
     connection: Connection,
     portals: HashMap<u64, Portal>,
@@ -40,18 +58,20 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Joins the snapshot, or exports one where there is none yet. Returns its name.
-    pub(super) async fn begin(mut connection: Connection, snapshot: Option<&str>) -> Result<(Self, String), Error> {
-        let join = match snapshot {
-            Some(name) if name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') => {
-                format!("SET TRANSACTION SNAPSHOT '{name}'")
-            }
-            Some(_) => return Err(host("the database gave a snapshot a name that none can have")),
-            None => "SELECT pg_catalog.pg_export_snapshot()".to_owned(),
+    /// Returns the name under which others can join the session's snapshot.
+    pub(super) async fn begin(mut connection: Connection, snapshot: Snapshot<'_>) -> Result<(Self, String), Error> {
+        const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot()";
+        let statements = match snapshot {
+            Snapshot::New => EXPORT.to_owned(),
+            Snapshot::Join(name) => join(name)?,
+            Snapshot::HandOn(name) => format!("{}; {EXPORT}", join(name)?),
         };
-        let rows = connection.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {join}")).await?;
+        let rows = connection.run(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {statements}")).await?;
         let exported = rows.into_iter().flatten().flatten().next().unwrap_or_default();
-        let name = snapshot.map_or(exported, str::to_owned);
+        let name = match snapshot {
+            Snapshot::Join(name) => name.to_owned(),
+            Snapshot::New | Snapshot::HandOn(_) => exported,
+        };
         let mut session = Self {
             connection,
             portals: HashMap::new(),
@@ -86,6 +106,11 @@ impl Session {
     /// What a request to cancel must name.
     pub(super) fn key(&self) -> (i32, i32) {
         self.connection.key()
+    }
+
+    /// Whether it can be left without losing anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.portals.is_empty() && self.executing.is_none() && self.broken.is_none()
     }
 
     pub(super) fn connection(&self) -> &Connection {

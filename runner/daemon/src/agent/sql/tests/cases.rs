@@ -1,13 +1,13 @@
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use plugin_host::backend::{Batch, Blame, Catalog, Cells, Column, ColumnData, Error, Rows, Side, Sql, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::check::CheckSql;
 use super::super::{Database, login};
-use super::{Authority, TestServer};
+use super::{Authority, TestServer, rotation};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -31,6 +31,7 @@ async fn sql_against_a_real_server() {
     statements_are_cancelled(&server, &database).await;
     the_schema_is_read_in_order_and_in_the_snapshot(&server, &database).await;
     database.close().await;
+    rotation::another_login_takes_over(&server).await;
     an_ascii_database_is_read_as_far_as_it_is_text(&server).await;
     assert_eq!(connections(&server), "0", "nothing is left connected");
 }
@@ -79,7 +80,7 @@ async fn the_schema_is_read_in_order_and_in_the_snapshot(server: &TestServer, da
 }
 
 async fn open(server: &TestServer, name: &str) -> Database {
-    let identity = Arc::new(RwLock::new(server.identity()));
+    let identity = watch::channel(server.identity()).1;
     Database::open(&server.socket(), identity, name, Instant::now() + HOUR).await.unwrap()
 }
 

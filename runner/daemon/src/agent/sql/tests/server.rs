@@ -66,7 +66,7 @@ impl TestServer {
         std::fs::write(root.join("server.crt"), certificate).unwrap();
         std::fs::write(root.join("server.key"), key).unwrap();
         std::fs::write(root.join("ca.crt"), &authority.pem).unwrap();
-        std::fs::write(root.join("hba"), "local all all trust\nhostssl all reader 127.0.0.1/32 cert\n").unwrap();
+        std::fs::write(root.join("hba"), "local all all trust\nhostssl all all 127.0.0.1/32 cert\n").unwrap();
         restrict(root);
         let data = root.join("data");
         let initdb = unprivileged(&programs.join("initdb"))
@@ -119,7 +119,11 @@ impl TestServer {
     }
 
     pub(in crate::agent) fn identity(&self) -> ClientIdentity {
-        self.authority.identity("reader")
+        self.identity_of("reader")
+    }
+
+    pub(in crate::agent) fn identity_of(&self, role: &str) -> ClientIdentity {
+        self.authority.identity(role)
     }
 
     pub(in crate::agent) fn admin(&self, database: &str, statements: &str) -> String {
