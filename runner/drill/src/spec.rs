@@ -167,13 +167,14 @@ pub enum Enforcement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     Embedded { ttl: Duration },
-    Vault(Vault),
+    Vault(Box<Vault>),
 }
 
 impl Credentials {
     pub fn ttl(&self) -> Duration {
         match self {
-            Self::Embedded { ttl } | Self::Vault(Vault { ttl, .. }) => *ttl,
+            Self::Embedded { ttl } => *ttl,
+            Self::Vault(vault) => vault.ttl,
         }
     }
 }

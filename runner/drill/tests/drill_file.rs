@@ -308,9 +308,9 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     pointers(&full_where(Damage::Signature), "", &mut written);
     pointers(&full_of_a_dump(), "", &mut written);
     for vault in vaults() {
-        assert!(validator.is_valid(&full_with(vault.clone())), "{vault}");
-        read(&full_with(vault.clone()).to_string()).unwrap();
-        pointers(&full_with(vault), "", &mut written);
+        assert!(validator.is_valid(&full_with(&vault)), "{vault}");
+        read(&full_with(&vault).to_string()).unwrap();
+        pointers(&full_with(&vault), "", &mut written);
     }
     let written: Vec<String> = written
         .iter()
@@ -348,7 +348,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
 }
 
-fn full_with(vault: Value) -> Value {
+fn full_with(vault: &Value) -> Value {
     let mut full = full();
     full["spec"]["credentials"] = json!({ "vault": vault });
     full

@@ -24,7 +24,7 @@ spec:
     );
     let drill = parse(&text, Options::default()).unwrap();
     let Credentials::Vault(vault) = drill.credentials else { panic!("{:?}", drill.credentials) };
-    vault
+    *vault
 }
 
 #[test]

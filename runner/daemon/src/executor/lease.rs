@@ -56,7 +56,7 @@ pub(super) async fn warm_up(context: &Context<'_>) -> Result<(), Stop> {
         spec::Credentials::Vault(vault) => {
             let vault = vault.beneath(base);
             context.journal.append(Event::LeaseFrom(vault.clone())).await?;
-            spec::Credentials::Vault(vault)
+            spec::Credentials::Vault(Box::new(vault))
         }
         embedded @ spec::Credentials::Embedded { .. } => embedded,
     };
@@ -188,7 +188,7 @@ pub(super) async fn revoke(ports: &Ports, journal: &Journal, live: &mut LivePart
 
 fn asked(journal: &Journal) -> spec::Credentials {
     match journal.state().lease_from.clone() {
-        Some(vault) => spec::Credentials::Vault(vault),
+        Some(vault) => spec::Credentials::Vault(Box::new(vault)),
         None => spec::Credentials::Embedded { ttl: Duration::ZERO },
     }
 }

@@ -1,7 +1,9 @@
 //! The executor against fakes: a crash at every step, recovered twice, leaves nothing; and what went wrong is said.
+mod lease;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +35,10 @@ pub(crate) struct Outside {
     pub(crate) world: World,
     pub(crate) store: Arc<MemoryStore>,
     script: Script,
+    credentials: FakeCredentials,
+    /// Whom the runs and their recoveries wanted to ask.
+    asked: Arc<Mutex<Vec<Credentials>>>,
+    wanted: Credentials,
     artifact: FakeArtifacts,
     directory: tempfile::TempDir,
     approved_template: Option<Sha256Digest>,
@@ -52,6 +58,9 @@ impl Outside {
             world,
             store: Arc::new(MemoryStore::new()),
             script: Script::default(),
+            credentials: FakeCredentials::default(),
+            asked: Arc::default(),
+            wanted: Credentials::Embedded { ttl: Duration::from_mins(15) },
             artifact,
             directory,
             approved_template: None,
@@ -64,7 +73,13 @@ impl Outside {
             artifacts: Arc::new(self.artifact.clone()),
             isolation: Arc::new(self.world.isolation()),
             engine: Arc::new(FakeEngine::new(self.script.clone())),
-            credentials: Arc::new(|_| Ok(Arc::new(FakeCredentials::default()))),
+            credentials: {
+                let (asked, credentials) = (Arc::clone(&self.asked), self.credentials.clone());
+                Arc::new(move |wanted| {
+                    asked.lock().expect("nobody panics with it").push(wanted.clone());
+                    Ok(Arc::new(credentials.clone()))
+                })
+            },
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             state_directory: self.directory.path().to_owned(),
             evidence_key: None,
@@ -83,7 +98,7 @@ impl Outside {
 
     fn request(&self) -> Request {
         Request {
-            drill: drill(),
+            drill: Drill { credentials: self.wanted.clone(), ..drill() },
             drill_file: "/drills/orders.yaml".into(),
             checks: vec![loaded()],
             evidence_directory: self.directory.path().join("evidence"),

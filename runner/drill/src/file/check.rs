@@ -259,7 +259,7 @@ fn local(node: Option<&Node>, options: Options) -> Isolation {
 
 fn credentials(node: Option<&Node>, problems: &mut Problems) -> Option<Credentials> {
     match node.get("vault") {
-        Some(vault) => super::vault::read(vault, problems).map(Credentials::Vault),
+        Some(vault) => super::vault::read(vault, problems).map(Box::new).map(Credentials::Vault),
         None => Some(embedded(node.get("embedded"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials that a Vault, or an OpenBao, leases.
+//! Credentials that a Vault leases, or whatever else speaks its API.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

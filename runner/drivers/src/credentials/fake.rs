@@ -1,5 +1,6 @@
 //! Credentials without a boundary, for the tests of whoever needs some.
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,13 +17,41 @@ use super::end_of_lease;
 /// Called with the name of a step, such as `credentials.issue`, before it happens.
 pub type Hook = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Clones share what fails.
+#[derive(Clone)]
 pub struct FakeCredentials {
     hook: Hook,
+    doorway: bool,
+    failures: Arc<Mutex<BTreeMap<String, Vec<Stop>>>>,
 }
 
 impl FakeCredentials {
     pub fn new(hook: Hook) -> Self {
-        Self { hook }
+        Self { hook, doorway: false, failures: Arc::default() }
+    }
+
+    /// As one that is asked from outside.
+    #[must_use]
+    pub fn with_doorway(mut self) -> Self {
+        self.doorway = true;
+        self
+    }
+
+    /// The next time that the step is asked for, such as `warm_up`, it fails. Several are used in turn.
+    pub fn fail(&self, step: &str, why: Stop) {
+        self.failures().entry(step.to_owned()).or_default().push(why);
+    }
+
+    fn step(&self, step: &str) -> Result<(), Stop> {
+        (self.hook)(&format!("credentials.{step}"));
+        match self.failures().get_mut(step) {
+            Some(stops) if !stops.is_empty() => Err(stops.remove(0)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Stop>>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -39,17 +68,19 @@ impl Credentials for FakeCredentials {
     }
 
     fn opens_doorway(&self) -> bool {
-        false
+        self.doorway
     }
 
     async fn warm_up(&self, _run: &RunId) -> Result<(), Stop> {
-        (self.hook)("credentials.warm_up");
-        Ok(())
+        self.step("warm_up")
     }
 
     async fn issue(&self, request: &LeaseRequest, inside: Inside<'_>) -> Result<Lease, Stop> {
         let server = inside.server;
-        (self.hook)("credentials.issue");
+        self.step("issue")?;
+        if self.doorway {
+            inside.sandbox.open_doorway().await?.close().await;
+        }
         let role = Resource::lease_role(&request.run);
         server.admin("template1", &format!("CREATE ROLE \"{role}\"")).await.map_err(|error| stop("making", &error))?;
         (self.hook)("credentials.issued");
@@ -73,7 +104,7 @@ impl Credentials for FakeCredentials {
     }
 
     async fn renew(&self, request: &LeaseRequest, lease: &Lease, _inside: Inside<'_>) -> Result<Lease, Stop> {
-        (self.hook)("credentials.renew");
+        self.step("renew")?;
         let grant = LeaseGrant { expires_at: end_of_lease(request), ..lease.grant.clone() };
         Ok(Lease { grant, ..lease.clone() })
     }
@@ -84,7 +115,7 @@ impl Credentials for FakeCredentials {
         _lease: Option<&Lease>,
         inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop> {
-        (self.hook)("credentials.revoke");
+        self.step("revoke")?;
         let Some(Inside { server, .. }) = inside else {
             return Ok(ReleaseProof::of("the login went with its database"));
         };

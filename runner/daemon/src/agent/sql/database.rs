@@ -62,7 +62,7 @@ impl Opening {
     /// Resolves when the login is not `role`'s; never, where nobody will bring another.
     pub(super) async fn other_login(&mut self, role: &str) {
         if self.identity.wait_for(|identity| identity.role != role).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

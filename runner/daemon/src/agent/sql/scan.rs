@@ -40,7 +40,7 @@ impl Scan {
     async fn change_over(&mut self) -> Result<(), Error> {
         if self.opening.is_stale(&self.role) {
             let (door, session) = self.opening.open().await?;
-            self.role = door.role().to_owned();
+            door.role().clone_into(&mut self.role);
             std::mem::replace(&mut self.session, session).close().await;
         }
         Ok(())
