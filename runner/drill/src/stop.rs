@@ -14,11 +14,14 @@ pub struct Stop {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// What is wrong, as one of a few stable words of a driver's own, such as `sealed`: for metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 impl Stop {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), advice: None }
+        Self { reason, message: message.into(), advice: None, cause: None }
     }
 
     pub fn internal(message: impl Into<String>) -> Self {
@@ -28,6 +31,12 @@ impl Stop {
     #[must_use]
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
+        self
+    }
+
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
         self
     }
 }

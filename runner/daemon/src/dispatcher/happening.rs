@@ -4,6 +4,7 @@ use drill::id::{DrillName, RunId};
 use drill::ledger::Stamped;
 use drill::phase::Phase;
 use drill::schedule::Slot;
+use jiff::Timestamp;
 
 use crate::executor::{Observer, Update};
 
@@ -40,6 +41,11 @@ pub enum RunUpdate {
         done: u64,
         total: Option<u64>,
         unit: String,
+    },
+    /// A login works until then.
+    Lease {
+        expires_at: Timestamp,
+        renewed: bool,
     },
 }
 
@@ -122,6 +128,7 @@ impl Observer for OfRun {
                 total,
                 unit: unit.to_owned(),
             },
+            Update::Lease { expires_at, renewed } => RunUpdate::Lease { expires_at, renewed },
             Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
         };
         let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();

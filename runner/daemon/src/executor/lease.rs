@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Ports;
 use super::journal::Journal;
+use super::observe::Update;
 use super::phases::{Context, LiveParts, phase};
 
 /// Who makes the login of a drill's checks.
@@ -103,6 +104,8 @@ pub(super) async fn lease(
         let sandbox = sandbox.ok_or_else(|| Stop::internal("the lease has no sandbox"))?;
         let lease = credentials.issue(&request, Inside { server, sandbox: sandbox.as_ref() }).await?;
         context.live.parts().lease = Some(lease.clone());
+        let expires_at = lease.grant.expires_at;
+        context.journal.observer().update(Update::Lease { expires_at, renewed: false });
         tell(context, &lease).await?;
         if credentials.opens_doorway() {
             prove_again(context, server).await?;
@@ -151,6 +154,8 @@ pub(super) async fn renew(
     };
     let renewed = credentials.renew(request, &lease, Inside { server, sandbox: sandbox.as_ref() }).await?;
     context.live.parts().lease = Some(renewed.clone());
+    let expires_at = renewed.grant.expires_at;
+    context.journal.observer().update(Update::Lease { expires_at, renewed: true });
     if renewed.handle != lease.handle {
         tell(context, &renewed).await?;
     }

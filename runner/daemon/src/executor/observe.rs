@@ -24,6 +24,11 @@ pub enum Update<'a> {
         total: Option<u64>,
         unit: &'a str,
     },
+    /// A login works until then.
+    Lease {
+        expires_at: jiff::Timestamp,
+        renewed: bool,
+    },
     Log {
         check: &'a str,
         message: &'a str,

@@ -100,8 +100,7 @@ async fn write_down(ports: &Ports, journal: &Journal, summary: &Summary) -> Resu
         let trigger = journal.state().started.trigger.clone();
         if let (Reason::DamageUnnoticed, Trigger::SelfTest { damage, .. }) = (summary.reason, trigger) {
             // First, so that a crash in between tells it twice and never not at all.
-            let stop =
-                Stop { reason: summary.reason, message: summary.message.clone(), advice: summary.advice.clone() };
+            let stop = Stop { advice: summary.advice.clone(), ..Stop::new(summary.reason, summary.message.clone()) };
             // Each damage is an alert of its own: that another one is noticed does not close it.
             let subject = format!("{}: {damage}", journal.state().started.drill);
             journal.raise_about("self-test-passed", subject, &stop, serde_json::json!({ "damage": damage })).await?;

@@ -9,6 +9,8 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
+use super::of_leases::OfLeases;
+
 /// From an instant phase to a restore of a day.
 const OF_PHASES: &[f64] = &[
     0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0,
@@ -16,7 +18,6 @@ const OF_PHASES: &[f64] = &[
 ];
 /// From the next tick to what a day of downtime leaves.
 const OF_LAG: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
-const OF_REVOCATION: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// Up to the time that a locked database is waited for, and beyond.
 const OF_STORE: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -24,7 +25,7 @@ pub(super) struct Fixed {
     registry: Registry,
     pub(super) phase_duration: HistogramVec,
     pub(super) schedule_lag: Histogram,
-    pub(super) lease_revocation: Histogram,
+    pub(super) leases: OfLeases,
     pub(super) isolation_failed: IntCounter,
     pub(super) store_operation: HistogramVec,
     pub(super) store_errors: IntCounterVec,
@@ -55,11 +56,7 @@ impl Fixed {
                 "How much later than due, jitter included, scheduled runs began.",
                 OF_LAG,
             ))?,
-            lease_revocation: Histogram::with_opts(histogram(
-                "muster_lease_revocation_seconds",
-                "How long it took until a lease's login was seen refused, from when its turn in the teardown came.",
-                OF_REVOCATION,
-            ))?,
+            leases: OfLeases::new()?,
             isolation_failed: IntCounter::new(
                 "muster_isolation_proofs_failed_total",
                 "Runs that stopped because the isolation of their sandbox was not proven.",
@@ -89,11 +86,10 @@ impl Fixed {
         }
         let build = GaugeVec::new(Opts::new("muster_build_info", "Always 1; which muster this is."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(build),
             Box::new(fixed.phase_duration.clone()),
             Box::new(fixed.schedule_lag.clone()),
-            Box::new(fixed.lease_revocation.clone()),
             Box::new(fixed.isolation_failed.clone()),
             Box::new(fixed.store_operation.clone()),
             Box::new(fixed.store_errors.clone()),
@@ -101,7 +97,7 @@ impl Fixed {
             Box::new(fixed.last_render.clone()),
             Box::new(ProcessCollector::for_self()),
         ];
-        for collector in all {
+        for collector in all.into_iter().chain(fixed.leases.collectors()) {
             fixed.registry.register(collector)?;
         }
         Ok(fixed)

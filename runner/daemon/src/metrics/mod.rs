@@ -9,6 +9,7 @@
 //! thousand drills twice while it is scraped.
 mod fixed;
 mod of_drill;
+mod of_leases;
 mod render;
 mod stored;
 #[cfg(test)]
@@ -113,12 +114,10 @@ impl Metrics {
         let Some(going) = all.get_mut(drill).filter(|going| going.run == *run) else { return };
         let before = std::mem::replace(&mut going.before, stamped.at);
         going.event(stamped);
+        self.fixed.leases.event(stamped, before);
         match &stamped.event {
             Event::PhaseEnded { phase, duration, .. } if going.self_test.is_none() => {
                 self.fixed.phase_duration.with_label_values(&[phase.as_str()]).observe(duration.as_secs_f64());
-            }
-            Event::Released { resource: Resource::Lease, .. } => {
-                self.fixed.lease_revocation.observe(seconds(stamped.at.duration_since(before)));
             }
             Event::Isolation(proof) if proof.judge().is_err() => self.unproven(going),
             Event::Concluded(summary) => {
@@ -189,6 +188,14 @@ impl Listener for Metrics {
     fn heard(&self, happening: &Happening) {
         match happening {
             Happening::Run { drill, run, update: RunUpdate::Event(stamped) } => self.event(drill, run, stamped),
+            Happening::Run { drill, run, update: RunUpdate::Lease { expires_at, renewed } } => {
+                if let Some(going) = lock(&self.going).get_mut(drill).filter(|going| going.run == *run) {
+                    going.lease_expires = Some(*expires_at);
+                }
+                if *renewed {
+                    self.fixed.leases.renewed();
+                }
+            }
             Happening::Run { update: RunUpdate::Progress { .. } | RunUpdate::Check { .. }, .. } => {}
             Happening::Skipped { drill, why, count, .. } => {
                 if let Some(place) = Skip::ALL.iter().position(|known| known == why) {

@@ -158,6 +158,8 @@ pub(super) struct Going {
     pub(super) seen: Seen,
     pub(super) sandbox: bool,
     pub(super) lease: bool,
+    /// Of a lease that works.
+    pub(super) lease_expires: Option<Timestamp>,
     pub(super) unproven: bool,
     /// When its previous event was written.
     pub(super) before: Timestamp,
@@ -175,6 +177,7 @@ impl Going {
             seen: Seen::default(),
             sandbox: false,
             lease: false,
+            lease_expires: None,
             unproven: false,
             before: at,
         }
@@ -193,7 +196,10 @@ impl Going {
     fn hold(&mut self, resource: Resource, held: bool) {
         match resource {
             Resource::Sandbox => self.sandbox = held,
-            Resource::Lease => self.lease = held,
+            Resource::Lease => {
+                self.lease = held;
+                self.lease_expires = None;
+            }
             Resource::Storage | Resource::Agent => {}
         }
     }

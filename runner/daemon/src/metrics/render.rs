@@ -50,14 +50,22 @@ impl Metrics {
     }
 
     fn of_daemon(&self, text: &mut Text) {
-        let (sandboxes, leases) = {
+        let (sandboxes, leases, expires) = {
             let going = lock(&self.going);
-            (going.values().filter(|run| run.sandbox).count(), going.values().filter(|run| run.lease).count())
+            let expires = going.values().filter_map(|run| run.lease_expires).min();
+            let (sandboxes, leases) =
+                (going.values().filter(|run| run.sandbox), going.values().filter(|run| run.lease));
+            (sandboxes.count(), leases.count(), expires)
         };
         let help = "Sandboxes of runs that go on.";
         text.one("muster_sandboxes_active", Kind::Gauge, help, number(sandboxes));
         let help = "Leases of runs that go on: logins that work.";
         text.one("muster_leases_active", Kind::Gauge, help, number(leases));
+        if let Some(expires) = expires {
+            let help = "When the lease that ends first ends, unless it is renewed: at two thirds of its life it is.";
+            #[expect(clippy::cast_precision_loss, reason = "seconds until the year 9999")]
+            text.one("muster_lease_expiry_timestamp_seconds", Kind::Gauge, help, expires.as_second() as f64);
+        }
         let ledger = lock(&self.ledger);
         let unrevoked = ledger.owed.values().filter(|owed| owed.resources.contains(&Resource::Lease)).count();
         let help = "Leases of which nobody saw that their login is refused. Another process may have left them.";

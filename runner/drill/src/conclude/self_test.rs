@@ -93,7 +93,7 @@ fn unclear(why: Option<Stop>, what: String) -> Stop {
         Verdict::Inconclusive => why.reason,
         Verdict::Failed | Verdict::Passed => Reason::SelfTestInconclusive,
     };
-    Stop { reason, message: format!("{what}: {}", why.message), advice: why.advice }
+    Stop { reason, message: format!("{what}: {}", why.message), ..why }
 }
 
 #[cfg(test)]

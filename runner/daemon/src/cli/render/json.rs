@@ -68,6 +68,9 @@ impl Observer for Json {
             Update::Check { name, database, done, total, unit } => {
                 json!({ "type": "check", "check": name, "database": database, "done": done, "total": total, "unit": unit })
             }
+            Update::Lease { expires_at, renewed } => {
+                json!({ "type": "lease", "expiresAt": expires_at, "renewed": renewed })
+            }
             Update::Log { check, message } => json!({ "type": "log", "check": check, "message": message }),
             Update::NotWritten(ended) => {
                 let mut result = result(&ended.state);

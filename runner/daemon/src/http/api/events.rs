@@ -167,7 +167,7 @@ impl Stream {
                 let of = all.then_some((drill, run));
                 match update {
                     RunUpdate::Event(stamped) if all || stamped.sequence > self.seen => Some(self.ledger(of, stamped)),
-                    RunUpdate::Event(_) => None,
+                    RunUpdate::Event(_) | RunUpdate::Lease { .. } => None,
                     RunUpdate::Progress { phase, done, total, unit } => Some(with_run(
                         "progress",
                         of,
