@@ -18,37 +18,29 @@ use drivers::store::sqlite::{Mode, SqliteStore};
 use crate::executor::{CredentialsFor, LiveRuns, Ports};
 use crate::secrets;
 
-/// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite. `production` is what no drill may
-/// touch.
-pub fn local(state_directory: &Path, production: Production) -> Result<Ports, Stop> {
+/// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
+pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
     let program = std::env::current_exe().or_stop(Reason::Internal, "finding muster's own program")?;
     let config = LocalConfig::new(state_directory.to_owned(), program);
     Ok(Ports {
         artifacts: Arc::new(FileArtifacts),
         isolation: Arc::new(LocalIsolation::new(config)?),
         engine: Arc::new(PostgresqlEngine::new()),
-        credentials: credentials(production),
+        credentials: credentials(),
         store: Arc::new(SqliteStore::open(&state_directory.join("muster.db"), Mode::ReadWrite)?),
         state_directory: state_directory.to_owned(),
         evidence_key: None,
         approved_template: None,
+        production: Production::default(),
         live: LiveRuns::default(),
     })
 }
 
-fn credentials(production: Production) -> CredentialsFor {
+fn credentials() -> CredentialsFor {
     let embedded = Arc::new(Embedded::new());
     Arc::new(move |wanted| match wanted {
         spec::Credentials::Embedded { .. } => Ok(Arc::clone(&embedded) as Arc<dyn Credentials>),
-        spec::Credentials::Vault(vault) => {
-            if let Some(listed) = production.forbids(vault) {
-                let message = format!("the drill wants its leases from `{listed}`, which is listed as production's");
-                return Err(Stop::new(Reason::Credentials, message).advise(
-                    "give drills a mount or a path of their own; what is production's stands under `production` in the configuration",
-                ));
-            }
-            Err(Stop::internal("no Vault driver"))
-        }
+        spec::Credentials::Vault(vault) => Err(Stop::internal("no Vault driver")),
     })
 }
 

@@ -2,7 +2,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use drill::config::Production;
 use drill::ledger::Owner;
 use drill::stop::Stop;
 use drill::unit;
@@ -22,7 +21,7 @@ pub struct Args {}
 
 pub async fn run(Args {}: Args) -> Result<ExitCode, Stop> {
     let state_directory = state_dir::resolve()?;
-    let ports = wiring::local(&state_directory, Production::default())?;
+    let ports = wiring::local(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
     let alive = |owner: &Owner| owner::is_alive(&state_directory, owner);
     let recovered = recover(&ports, Arc::new(Silent), &me.owner, alive).await?;

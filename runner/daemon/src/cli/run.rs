@@ -7,14 +7,14 @@ use drill::config::Production;
 use drill::file::Options;
 use drill::id::Sha256Digest;
 use drill::ledger::{Damage, Owner, Trigger};
-use drill::spec::{Drill, DumpSource, Place};
+use drill::spec::{Credentials, Drill, DumpSource, Place};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::drill_file;
 use super::render::{Json, Text};
 use super::style::{Output, clean};
+use super::{drill_file, serve};
 use crate::executor::{Cancel, Observer, Ports, Request, Silent, execute, load_checks, recover};
 use crate::owner::{self, ThisProcess};
 use crate::{evidence, state_dir, wiring};
@@ -47,6 +47,10 @@ pub struct Args {
     /// Where the signed evidence goes [default: `evidence` in the state directory]
     #[arg(long, value_name = "DIR")]
     evidence_dir: Option<PathBuf>,
+    /// The daemon's configuration: no drill may use what it lists under `production` [default: /etc/muster/muster.yaml, if
+    /// that is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Damage a copy of the backup and see whether the drill notices: `byte`, `signature`, `truncated`, `baseline-rows`,
     /// `baseline-digest`, `baseline-column`, or `all` that the drill can notice, one after the other
     #[arg(long, value_name = "DAMAGE", num_args = 0..=1, default_missing_value = "all", value_parser = damages)]
@@ -72,7 +76,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     // Before anything is begun: what cannot be loaded is a mistake of the drill file.
     let mut loaded = Some(load_checks(&drill, &directory)?);
     let state_directory = state_dir::resolve()?;
-    let ports = wiring::local(&state_directory, Production::default())?;
+    let mut ports = wiring::local(&state_directory)?;
+    ports.production = match &drill.credentials {
+        Credentials::Embedded { .. } => Production::default(),
+        Credentials::Vault(_) => production(args.config.as_deref())?,
+    };
     let me = ThisProcess::register(&state_directory)?;
     settle(&ports, &me, &state_directory).await;
 
@@ -125,6 +133,21 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     }
     signals.abort();
     Ok(ExitCode::from(worst))
+}
+
+/// What is production's. A configuration that is at its usual place and cannot be read is not taken for one that lists nothing.
+fn production(named: Option<&Path>) -> Result<Production, Stop> {
+    let usual = Path::new(serve::CONFIG);
+    let file = match named {
+        Some(file) => file,
+        None if usual.exists() => usual,
+        None => return Ok(Production::default()),
+    };
+    match serve::load(file)? {
+        Ok(config) => Ok(config.production),
+        Err(problems) => Err(Stop::internal(format!("{} is no configuration:\n{problems}", file.display()))
+            .advise("mend it, or name another with --config: it lists what no drill may use")),
+    }
 }
 
 /// What one order means, one run after the other.

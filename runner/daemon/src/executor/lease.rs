@@ -56,6 +56,12 @@ pub(super) async fn warm_up(context: &Context<'_>) -> Result<(), Stop> {
     let wanted = match context.request.drill.credentials.clone() {
         spec::Credentials::Vault(vault) => {
             let vault = vault.beneath(base);
+            if let Some(listed) = context.ports.production.forbids(&vault) {
+                let message = format!("the drill wants its leases from `{listed}`, which is listed as production's");
+                return Err(Stop::new(Reason::Credentials, message).advise(
+                    "give drills a mount or a path of their own; `production` in the configuration lists what they may not use",
+                ));
+            }
             context.journal.append(Event::LeaseFrom(vault.clone())).await?;
             spec::Credentials::Vault(Box::new(vault))
         }

@@ -21,6 +21,7 @@ pub(crate) mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use drill::config::Production;
 use drill::id::Sha256Digest;
 use drill::port::{Artifacts, Engine, Isolation, Store};
 
@@ -48,6 +49,8 @@ pub struct Ports {
     pub evidence_key: Option<Arc<EvidenceKey>>,
     /// The rendered isolation template that drills may use. None: recorded, never compared.
     pub approved_template: Option<Sha256Digest>,
+    /// What no run may touch. What runs already owe there is taken down nevertheless.
+    pub production: Production,
     /// The runs that this process is busy with.
     pub live: LiveRuns,
 }

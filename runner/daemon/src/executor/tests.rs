@@ -84,6 +84,7 @@ impl Outside {
             state_directory: self.directory.path().to_owned(),
             evidence_key: None,
             approved_template: self.approved_template,
+            production: drill::config::Production { vault: vec!["database-production".to_owned()] },
             live: self.live.clone(),
         }
     }

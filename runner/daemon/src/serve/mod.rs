@@ -44,10 +44,11 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let evidence_directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
     evidence::make_directory(&evidence_directory)?;
     let metrics = Arc::new(Metrics::new()?);
-    let mut ports = wiring::local(&state_directory, config.production.clone())?;
+    let mut ports = wiring::local(&state_directory)?;
     ports.store = Arc::new(Timed::new(ports.store, Arc::clone(&metrics)));
     ports.evidence_key = config.evidence.key.as_ref().map(evidence::configured).transpose()?.map(Arc::new);
     ports.approved_template = config.approved_template;
+    ports.production = config.production.clone();
     let socket = config.http.socket.clone().unwrap_or_else(|| state_directory.join(http::SOCKET));
     let server = http::Server::bind(&config.http, &socket)?;
     // What killed runs left goes first: their drills could not begin, and what they hold may be needed.

@@ -69,22 +69,24 @@ impl Vault {
     /// by whoever reads the file.
     #[must_use]
     pub fn beneath(mut self, base: &Path) -> Self {
-        let found = |path: &mut PathBuf| {
-            if !path.as_os_str().to_string_lossy().starts_with("${") {
+        for path in self.files() {
+            if !path.as_os_str().as_encoded_bytes().starts_with(b"${") {
                 *path = base.join(&*path);
-            }
-        };
-        found(&mut self.ca);
-        match &mut self.auth {
-            VaultAuth::AppRole { secret_id: SecretSource::File(file), .. }
-            | VaultAuth::Kubernetes { token: file, .. }
-            | VaultAuth::Token { file } => found(file),
-            VaultAuth::AppRole { secret_id: SecretSource::Env(_), .. } => {}
-            VaultAuth::Certificate { certificate, key, .. } => {
-                found(certificate);
-                found(key);
             }
         }
         self
+    }
+
+    /// Every file that it names.
+    pub fn files(&mut self) -> Vec<&mut PathBuf> {
+        let mut files = vec![&mut self.ca];
+        match &mut self.auth {
+            VaultAuth::AppRole { secret_id: SecretSource::File(file), .. }
+            | VaultAuth::Kubernetes { token: file, .. }
+            | VaultAuth::Token { file } => files.push(file),
+            VaultAuth::AppRole { secret_id: SecretSource::Env(_), .. } => {}
+            VaultAuth::Certificate { certificate, key, .. } => files.extend([certificate, key]),
+        }
+        files
     }
 }

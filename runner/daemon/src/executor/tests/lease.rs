@@ -42,6 +42,17 @@ async fn a_warm_up_that_fails_stops_the_run_while_it_restores() {
 }
 
 #[tokio::test]
+async fn what_is_productions_is_asked_for_nothing() {
+    let mut outside = outside();
+    outside.wanted = Credentials::Vault(Box::new(Vault { mount: "database-production".to_owned(), ..vault() }));
+    let ended = outside.run().await.expect("it was begun");
+    assert_eq!(ended.summary.reason, Reason::Credentials);
+    assert!(ended.summary.message.contains("`database-production`"), "{}", ended.summary.message);
+    assert!(outside.asked.lock().expect("nobody panics with it").is_empty());
+    assert!(ended.state.held.is_empty(), "nothing was made");
+}
+
+#[tokio::test]
 async fn isolation_is_proven_again_after_a_doorway() {
     let outside = outside();
     let ended = outside.run().await.expect("it was begun");
