@@ -11,6 +11,9 @@ use drill::verdict::{EXIT_NOTHING_BEGUN, Reason};
 use super::drill_file::wrapped;
 use super::style::{Style, clean};
 
+/// Where the configuration is, unless somebody says otherwise.
+pub(super) const CONFIG: &str = "/etc/muster/muster.yaml";
+
 /// Run drills when they are due, until it is stopped
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  muster serve --config deploy/muster.yaml\n\n\
@@ -18,7 +21,7 @@ use super::style::{Style, clean};
     does not wait.\n\nExit codes: 0 it was stopped, 3 it could not begin or go on.")]
 pub(super) struct Args {
     /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/muster/muster.yaml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drill::id::{DrillName, RunId};
-use drill::ledger::Stamped;
+use drill::ledger::{Damage, Stamped, Summary, Trigger};
 use drill::phase::Phase;
 use drill::schedule::Slot;
 
@@ -15,6 +15,8 @@ pub enum Happening {
     /// A slot of a schedule was not run.
     Skipped {
         drill: DrillName,
+        /// None: a slot of the drill's own schedule.
+        self_test: Option<Damage>,
         /// The newest of them.
         slot: Slot,
         why: Skip,
@@ -22,6 +24,8 @@ pub enum Happening {
     },
     /// A run was to begin and was not; nothing of it is in the ledger.
     NotBegun { drill: DrillName, why: String },
+    /// A run that its process did not end was ended in its stead.
+    Recovered { drill: DrillName, run: RunId, trigger: Trigger, summary: Summary },
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +44,14 @@ pub enum RunUpdate {
         done: u64,
         total: Option<u64>,
         unit: String,
+    },
+    /// A check reports a figure; the last value of a series counts.
+    Metric {
+        check: String,
+        database: String,
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
     },
 }
 
@@ -121,6 +133,13 @@ impl Observer for OfRun {
                 done,
                 total,
                 unit: unit.to_owned(),
+            },
+            Update::Metric { check, database, name, labels, value } => RunUpdate::Metric {
+                check: check.to_owned(),
+                database: database.to_owned(),
+                name: name.to_owned(),
+                labels: labels.to_vec(),
+                value,
             },
             Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
         };

@@ -24,6 +24,14 @@ pub enum Update<'a> {
         total: Option<u64>,
         unit: &'a str,
     },
+    /// A check reports a figure; the last value of a series counts.
+    Metric {
+        check: &'a str,
+        database: &'a str,
+        name: &'a str,
+        labels: &'a [(String, String)],
+        value: f64,
+    },
     Log {
         check: &'a str,
         message: &'a str,

@@ -171,7 +171,7 @@ async fn a_crash_around_the_claim_of_a_slot_keeps_slot_and_run_together() {
                 assert_eq!(again.expect("it was begun").summary.verdict, Verdict::Passed);
             }
             Cut::After => {
-                assert_eq!(claimed[0].last_slot, Some(slot));
+                assert_eq!(claimed[0].schedules[&None].last_slot, Some(slot));
                 assert_eq!(claimed[0].last.as_ref().map(|run| run.reason), Some(Some(Reason::Interrupted)));
                 assert!(again.is_err_and(|stop| stop.reason == Reason::AlreadyRunning));
             }

@@ -68,6 +68,11 @@ impl Observer for Json {
             Update::Check { name, database, done, total, unit } => {
                 json!({ "type": "check", "check": name, "database": database, "done": done, "total": total, "unit": unit })
             }
+            Update::Metric { check, database, name, labels, value } => {
+                let labels: serde_json::Map<String, Value> =
+                    labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+                json!({ "type": "metric", "check": check, "database": database, "name": name, "labels": labels, "value": value })
+            }
             Update::Log { check, message } => json!({ "type": "log", "check": check, "message": message }),
             Update::NotWritten(ended) => {
                 let mut result = result(&ended.state);

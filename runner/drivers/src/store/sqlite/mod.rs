@@ -18,8 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+use drill::ledger::{Damage, Event, Owner, RunStarted, Stamped};
+use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, SeenSchedule, Store};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -192,9 +192,20 @@ impl Store for SqliteStore {
         self.with("read", move |inner| prune::chained(&inner.connection, run.as_str())).await
     }
 
-    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
-        let (drill, why) = (drill.clone(), why.to_owned());
-        self.with("written", move |inner| history::skip(&inner.connection, &drill, scheduled_for, &why)).await
+    async fn skip(
+        &self,
+        drill: &DrillName,
+        self_test: Option<Damage>,
+        scheduled_for: Timestamp,
+        why: &str,
+    ) -> Result<bool, Stop> {
+        let (drill, schedule, why) = (drill.clone(), fold::schedule(self_test), why.to_owned());
+        self.with("written", move |inner| history::skip(&inner.connection, &drill, schedule, scheduled_for, &why)).await
+    }
+
+    async fn seen(&self, schedules: &[SeenSchedule]) -> Result<(), Stop> {
+        let schedules = schedules.to_vec();
+        self.with("written", move |inner| history::seen(&mut inner.connection, &schedules)).await
     }
 
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
@@ -220,6 +231,17 @@ impl Store for SqliteStore {
 
     async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop> {
         self.with("read", move |inner| prune::deleted_evidence(&inner.connection, &part)).await
+    }
+
+    async fn try_write(&self) -> Result<(), Stop> {
+        self.with("written", |inner| {
+            // As long as an event of a run, and other bytes each time: the same ones would be no write.
+            let sql = "INSERT INTO meta (key, value) VALUES ('probe', hex(randomblob(2048)))
+                ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+            inner.connection.execute(sql, [])?;
+            Ok(())
+        })
+        .await
     }
 
     async fn check(&self) -> Result<(), Stop> {

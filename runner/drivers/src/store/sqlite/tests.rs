@@ -2,6 +2,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
+use drill::port::Outbox as _;
 use drill::verdict::Reason;
 
 use super::*;
@@ -86,6 +87,22 @@ async fn a_full_disk_is_said_and_nothing_of_the_event_stays() {
     assert_eq!(store.append(&run.run, &concluded()).await.unwrap().sequence, 2);
 }
 
+#[tokio::test]
+async fn a_full_disk_is_seen_by_who_asks_whether_it_takes_anything() {
+    let place = Place::new();
+    let store = place.open();
+    let limit = |pages: i64| {
+        store.inner.lock().unwrap().connection.pragma_update(None, "max_page_count", pages).unwrap();
+    };
+    limit(1);
+    let stop = store.try_write().await.unwrap_err();
+    assert!(stop.message.contains("full") && stop.advice.unwrap().contains("space"), "{}", stop.message);
+    assert!(!store.resolve("no-such", "alert", Timestamp::now()).await.unwrap(), "the right to write says nothing");
+    limit(1_000_000);
+    store.try_write().await.unwrap();
+    store.try_write().await.unwrap();
+}
+
 #[test]
 fn a_damaged_file_is_refused_and_kept() {
     let place = Place::new();
@@ -129,7 +146,7 @@ fn a_newer_schema_is_left_alone() {
     drop(store);
     for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         let stop = place.refused(mode);
-        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 3"), "{stop}");
+        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 4"), "{stop}");
     }
 }
 
