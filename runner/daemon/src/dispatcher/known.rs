@@ -20,8 +20,9 @@ pub(super) struct Known {
     pub(super) target: PathBuf,
     since: Timestamp,
     pub(super) next: Option<Slot>,
-    pub(super) waiting: Option<Waiting>,
-    pub(super) running: Option<Active>,
+    /// Few wait or run at one time, and there may be thousands.
+    pub(super) waiting: Option<Box<Waiting>>,
+    pub(super) running: Option<Box<Active>>,
     /// Shared with the views of it, as is the next: often they are one.
     pub(super) last: Option<Arc<RunSummary>>,
     pub(super) last_success: Option<Arc<RunSummary>>,
@@ -41,7 +42,7 @@ pub(super) struct Active {
     pub(super) since: Timestamp,
     pub(super) trigger: Trigger,
     /// What it waited as, where a schedule triggered it.
-    pub(super) waited: Option<Waiting>,
+    pub(super) waited: Option<Box<Waiting>>,
     pub(super) target: PathBuf,
     pub(super) cancelled: bool,
 }

@@ -171,7 +171,7 @@ impl State {
                 skip(slot, Skip::Overlap, 1);
             } else {
                 let until = calendar.deadline(slot);
-                known.waiting = Some(Waiting { slot, until, not_before: now, attempts: 0 });
+                known.waiting = Some(Box::new(Waiting { slot, until, not_before: now, attempts: 0 }));
                 self.waiting.insert((slot.starts, name.clone()));
             }
         }
@@ -231,13 +231,25 @@ impl State {
         self.running < self.concurrency.total && of_target < self.concurrency.per_target
     }
 
-    fn begin(&mut self, name: &DrillName, trigger: Trigger, waited: Option<Waiting>, now: Timestamp) -> Option<Job> {
+    fn begin(
+        &mut self,
+        name: &DrillName,
+        trigger: Trigger,
+        waited: Option<Box<Waiting>>,
+        now: Timestamp,
+    ) -> Option<Job> {
         let known = self.drills.get_mut(name)?;
         let target = known.target.clone();
         *self.targets.entry(target.clone()).or_default() += 1;
         self.running += 1;
-        known.running =
-            Some(Active { run: None, since: now, trigger: trigger.clone(), waited, target, cancelled: false });
+        known.running = Some(Box::new(Active {
+            run: None,
+            since: now,
+            trigger: trigger.clone(),
+            waited,
+            target,
+            cancelled: false,
+        }));
         self.changed.insert(name.clone());
         Some(Job { drill: Arc::clone(&known.drill), file: known.file.clone(), trigger })
     }

@@ -457,7 +457,7 @@ fn drill() -> Drill {
             enforcement: Enforcement::BestEffort,
         }),
         credentials: Credentials::Embedded { ttl: Duration::from_mins(15) },
-        checks: Vec::new(),
+        checks: Arc::default(),
         deadlines: Deadlines::default(),
         self_test: None,
     }

@@ -38,11 +38,13 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteStore {
     path: PathBuf,
     inner: Arc<Mutex<Inner>>,
+    /// Waited for before a thread is taken: many that wait for the store are many tasks, and one thread with one heap.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Inner {
     connection: Connection,
-    /// The runs that this process may write to, and as whom.
+    /// The runs that this process may write to, and as whom. Without those that are settled.
     owned: HashMap<RunId, Owner>,
     /// What their events add up to. Right as long as the owner in the database is this one.
     folded: HashMap<RunId, Folded>,
@@ -57,7 +59,7 @@ impl SqliteStore {
     fn open_waiting(path: &Path, mode: Mode, busy: Duration) -> Result<Self, Stop> {
         let connection = open::open(path, mode, busy)?;
         let inner = Inner { connection, owned: HashMap::new(), folded: HashMap::new() };
-        Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)) })
+        Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)), turn: Arc::default() })
     }
 
     /// `done` completes "… could not be".
@@ -67,7 +69,9 @@ impl SqliteStore {
         W: FnOnce(&mut Inner) -> Result<T, Failure> + Send + 'static,
     {
         let (inner, path) = (Arc::clone(&self.inner), self.path.clone());
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let worked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             // A panic rolled its transaction back; what was folded may be half a step ahead.
             let mut inner = inner.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
                 let mut inner = poisoned.into_inner();
@@ -325,7 +329,9 @@ impl Inner {
             ],
         )?;
         transaction.commit()?;
-        if !folded.settled() {
+        if folded.settled() {
+            self.owned.remove(run);
+        } else {
             self.folded.insert(run.clone(), folded);
         }
         Ok(stamped)

@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
 use drill::port::Outbox as _;
-use drill::verdict::Reason;
+use drill::verdict::{Leftovers, Reason};
 
 use super::*;
 use crate::store::contract::{concluded, started};
@@ -101,6 +101,19 @@ async fn a_full_disk_is_seen_by_who_asks_whether_it_takes_anything() {
     limit(1_000_000);
     store.try_write().await.unwrap();
     store.try_write().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_run_that_is_over() {
+    let place = Place::new();
+    let store = place.open();
+    let run = started("orders", 1, 10);
+    store.claim(&run).await.unwrap();
+    store.append(&run.run, &concluded()).await.unwrap();
+    assert_eq!(store.inner.lock().unwrap().owned.len(), 1);
+    store.append(&run.run, &Event::Ended { leftovers: Leftovers::None }).await.unwrap();
+    let inner = store.inner.lock().unwrap();
+    assert!(inner.owned.is_empty() && inner.folded.is_empty(), "a daemon would keep every run of its life");
 }
 
 #[test]
