@@ -11,4 +11,5 @@ mod freshness;
 mod hostile_plugins;
 mod killed;
 mod self_test;
+mod service;
 mod store;

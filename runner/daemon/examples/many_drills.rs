@@ -1,8 +1,9 @@
 //! What one daemon does with ten thousand drills: the real dispatcher, store and metrics, and a runner that is instant. Prints
 //! rows of a Markdown table. `scripts/bench-daemon` runs it; build it with `--release`, or its times say nothing.
 //!
-//! `many_drills schedule DIRECTORY` measures lag, idle CPU and memory; `many_drills records DIRECTORY` then fills the store of
-//! that directory with copies of its runs and measures what a restart and a look at it take.
+//! `many_drills schedule DIRECTORY` measures lag, idle CPU and memory. `many_drills fill DIRECTORY` then fills the store of that
+//! directory with copies of its runs, for a minute or so; say it again until it says that it is full. `many_drills records
+//! DIRECTORY` measures what a restart and a look at it take.
 #![expect(clippy::print_stdout, reason = "a table on standard output is all that it makes")]
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use drill::config::Concurrency;
+use drill::config::{Concurrency, Http};
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event as LedgerEvent, Owner, RunStarted, Stamped, State, Summary, Trigger};
 use drill::port::Store;
@@ -25,7 +26,10 @@ use muster::alarms::Alarms;
 use muster::book::{Book, Entry};
 use muster::dispatcher::{Dispatcher, Event, Happening, Job, Listener, Listeners, RunUpdate, Runner, Setup};
 use muster::executor::{Cancel, Ended, Observer, Update};
+use muster::feed::Feed;
+use muster::http::{App, Server};
 use muster::metrics::{Metrics, Timed};
+use tokio_util::sync::CancellationToken;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -40,8 +44,9 @@ async fn main() -> Outcome<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["schedule", directory] => schedule(Path::new(directory)).await,
+        ["fill", directory] => fill(Path::new(directory)),
         ["records", directory] => records(Path::new(directory)).await,
-        _ => Err("say `schedule DIRECTORY` or `records DIRECTORY`".into()),
+        _ => Err("say `schedule DIRECTORY`, `fill DIRECTORY` or `records DIRECTORY`".into()),
     }
 }
 
@@ -78,13 +83,10 @@ async fn schedule(directory: &Path) -> Outcome<()> {
     daemon.stop().await
 }
 
-/// Copies the runs of the store until it has a million.
+/// What a store of so many runs costs whoever starts on it, and whoever looks.
 async fn records(directory: &Path) -> Outcome<()> {
-    let wanted = setting("BENCH_RECORDS", 1_000_000)?;
     let path = directory.join(FILE_NAME);
-    let begun = Instant::now();
-    fill(&path, wanted)?;
-    eprintln!("filled in {:.0} s", begun.elapsed().as_secs_f64());
+    let wanted = usize::try_from(runs(&rusqlite::Connection::open(&path)?)?)?;
     let size = std::fs::metadata(&path)?.len();
     #[expect(clippy::cast_precision_loss, reason = "a size to look at")]
     let each = size as f64 / wanted as f64;
@@ -97,54 +99,132 @@ async fn records(directory: &Path) -> Outcome<()> {
     let begun = Instant::now();
     daemon.metrics.remember(daemon.store.as_ref()).await?;
     row("metrics remember the last runs", wanted, seconds(begun.elapsed()), "");
-    daemon.scrape(count)?;
-    let begun = Instant::now();
-    let newest = daemon.store.runs(None, 50).await?;
-    row("the newest 50 runs of all", wanted, seconds(begun.elapsed()), "");
-    let first = newest.first().ok_or("no run is there")?;
-    let begun = Instant::now();
-    daemon.store.runs(Some(&first.drill), 50).await?;
-    row("the newest 50 runs of one drill", wanted, seconds(begun.elapsed()), "");
+    let newest = daemon.store.runs(None, 1).await?.pop().ok_or("no run is there")?;
+    let (_, idle) = daemon.rest(Duration::from_secs(1)).await?;
+    row("resident memory, with that store", wanted, mebibytes(idle), "64 MiB");
+    let pages = Pages::open(directory, &daemon)?;
+    for (what, path) in [
+        ("page of all drills", "/".to_owned()),
+        ("page of one drill", format!("/drills/{}", newest.drill)),
+        ("page of one run", format!("/runs/{}", newest.run)),
+        ("the newest 50 runs of all", "/api/v1/runs?limit=50".to_owned()),
+        ("the newest 50 runs of one drill", format!("/api/v1/runs?limit=50&drill={}", newest.drill)),
+        ("the next 50 fires", "/api/v1/next?limit=50".to_owned()),
+        ("/metrics", "/metrics".to_owned()),
+    ] {
+        pages.time(what, &path, wanted).await?;
+    }
     let begun = Instant::now();
     daemon.store.unsettled().await?;
     row("runs that are not settled", wanted, seconds(begun.elapsed()), "");
-    row("resident memory, with that store", wanted, mebibytes(resident()?), "64 MiB");
+    let begun = Instant::now();
+    daemon.store.prunable(None, Some(1_000)).await?;
+    row("looking for old runs where there are none", wanted, seconds(begun.elapsed()), "");
+    pages.close().await?;
+    row("resident memory, after that", wanted, mebibytes(resident()?), "");
     daemon.stop().await
 }
 
-/// One statement for each table; the runs that are there are copied under other ids and earlier times.
-fn fill(path: &Path, wanted: usize) -> Outcome<()> {
-    let mut connection = rusqlite::Connection::open(path)?;
+/// Copies of the runs that are there, under other ids and at earlier times, a transaction for each copy of all of them, so that
+/// the log beside the database stays as small as one.
+fn fill(directory: &Path) -> Outcome<()> {
+    let wanted = i64::try_from(setting("BENCH_RECORDS", 1_000_000)?)?;
+    let patience = Duration::from_secs(setting("BENCH_FILL_SECONDS", 60)?.try_into()?);
+    let begun = Instant::now();
+    let mut connection = rusqlite::Connection::open(directory.join(FILE_NAME))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
+    let last: i64 = connection.query_row(
+        "SELECT coalesce(max(CAST(substr(run, instr(run, '-copy') + 5) AS INTEGER)), 0) FROM runs WHERE run LIKE '%-copy%'",
+        [],
+        |row| row.get(0),
+    )?;
+    let originals = runs(&connection)? / (last + 1);
+    for copy in last + 1.. {
+        if runs(&connection)? + originals > wanted || originals == 0 {
+            eprintln!("full: {} runs", runs(&connection)?);
+            return Ok(());
+        }
+        if begun.elapsed() > patience {
+            eprintln!("{} of {wanted} runs; again", runs(&connection)?);
+            std::process::exit(2);
+        }
+        copy_once(&mut connection, copy)?;
+    }
+    Ok(())
+}
+
+fn runs(connection: &rusqlite::Connection) -> Outcome<i64> {
+    Ok(connection.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?)
+}
+
+fn copy_once(connection: &mut rusqlite::Connection, copy: i64) -> Outcome<()> {
     let transaction = connection.transaction()?;
-    let there: i64 = transaction.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
-    let copies = (i64::try_from(wanted)? - there).max(0) / there.max(1);
-    let columns = |table: &str| -> Outcome<Vec<String>> {
-        let mut statement = transaction.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
-        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
-    };
     for table in ["runs", "events", "slots"] {
-        let columns = columns(table)?;
+        let mut statement = transaction.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
+        let columns = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
         // A day for each copy, and a suffix that no run of ours has.
-        let values = columns.iter().map(|column| match column.as_str() {
-            "run" => "run || '-' || n".to_owned(),
-            "started" | "ended" | "at" | "scheduled_for" => format!("{column} - n * 86400000000000"),
-            other => other.to_owned(),
-        });
-        let values: Vec<String> = values.collect();
-        transaction.execute(
-            &format!(
-                "WITH RECURSIVE copies (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copies WHERE n < ?1)
-                 INSERT INTO {table} ({}) SELECT {} FROM copies CROSS JOIN (SELECT * FROM {table})",
-                columns.join(", "),
-                values.join(", ")
-            ),
-            [copies],
-        )?;
+        let values: Vec<String> = columns
+            .iter()
+            .map(|column| match column.as_str() {
+                "run" => "run || '-copy' || ?1".to_owned(),
+                "started" | "ended" | "at" | "scheduled_for" => format!("{column} - ?1 * 86400000000000"),
+                other => other.to_owned(),
+            })
+            .collect();
+        let (columns, values) = (columns.join(", "), values.join(", "));
+        let sql = format!("INSERT INTO {table} ({columns}) SELECT {values} FROM {table} WHERE run NOT LIKE '%-copy%'");
+        transaction.execute(&sql, [copy])?;
     }
     transaction.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
+}
+
+/// The daemon's own server, asked over loopback.
+struct Pages {
+    address: std::net::SocketAddr,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), Stop>>,
+}
+
+impl Pages {
+    fn open(directory: &Path, daemon: &Daemon) -> Outcome<Self> {
+        let listen = "127.0.0.1:0".parse()?;
+        let config = Http { listen, tls: None, tokens: Vec::new(), socket: None };
+        let server = Server::bind(&config, &directory.join("bench.sock"))?;
+        let (address, stop, figures) = (server.address(), CancellationToken::new(), Arc::clone(&daemon.metrics));
+        let app = App {
+            dispatcher: daemon.handle.clone(),
+            store: Arc::clone(&daemon.store),
+            feed: Feed::new(),
+            metrics: Arc::new(move || figures.render()),
+        };
+        let task = tokio::spawn(server.serve(app, stop.clone()));
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([]).build()?;
+        Ok(Self { address, client, stop, task })
+    }
+
+    async fn time(&self, what: &str, path: &str, count: usize) -> Outcome<()> {
+        let (mut times, mut size) = (Vec::new(), 0);
+        for _ in 0..11 {
+            let begun = Instant::now();
+            let answer = self.client.get(format!("http://{}{path}", self.address)).send().await?.error_for_status()?;
+            size = answer.bytes().await?.len();
+            times.push(begun.elapsed());
+        }
+        let first = times.first().copied().ok_or("no answer")?;
+        times.sort();
+        let middle = times.get(times.len() / 2).copied().ok_or("no answer")?;
+        let value = format!("{} ({} the first), {} KiB", seconds(middle), seconds(first), size / 1_024);
+        row(what, count, value, "");
+        Ok(())
+    }
+
+    async fn close(self) -> Outcome<()> {
+        self.stop.cancel();
+        Ok(tokio::time::timeout(PATIENCE, self.task).await???)
+    }
 }
 
 struct Daemon {
@@ -309,7 +389,7 @@ impl Listener for Lags {
                     _ => {}
                 }
             }
-            Happening::Run { .. } => {}
+            Happening::Run { .. } | Happening::Recovered { .. } => {}
             Happening::Skipped { drill, why, .. } => eprintln!("skipped: {drill}, {}", why.as_str()),
             Happening::NotBegun { drill, why } => eprintln!("not begun: {drill}: {why}"),
         }

@@ -221,3 +221,18 @@ fn alert(
         details: serde_json::json!({}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use drill::port::KINDS;
+
+    #[test]
+    fn every_kind_is_listed_with_what_it_means_and_none_is_that_nobody_raises() {
+        let source = include_str!("alarms.rs");
+        let constants = source.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1));
+        let mut raised: Vec<&str> = constants.collect();
+        raised.sort_unstable();
+        let listed: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        assert_eq!(raised, listed);
+    }
+}

@@ -1,7 +1,8 @@
 //! Sends what the outbox holds: one line a destination, each for itself, so that one that hangs keeps nobody else from being told.
 //!
-//! What becomes of a try is decided by [`after_failure`]; a [`Line`] does it. A destination that does not answer is tried with
-//! one delivery at a time, at growing distances.
+//! What becomes of a try is decided by [`after_failure`]; a [`Line`] does it. Each delivery that failed waits for itself, longer
+//! each time; after a failure nothing is tried for a short pause, then what was tried least often. A destination that was down
+//! and hears again is told all that waits.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,10 @@ use tokio::sync::watch;
 
 /// After the first failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// Between two tries of whatever it is, where the first one failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// So many failures in a row are a destination that is down, and not a delivery that it refuses.
+const DOWN: u32 = 3;
 /// Since the first try of a delivery.
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(72);
 /// Another process may have raised something, or a wait may have ended.
@@ -122,8 +127,8 @@ impl Line {
     }
 
     async fn round(&mut self, now: Timestamp) -> Result<Next, Stop> {
-        let longest = SignedDuration::try_from(LONGEST_WAIT * 2).unwrap_or(SignedDuration::ZERO);
-        if self.pause.is_some_and(|until| until > now && until < now + longest) {
+        // One that is longer is of a clock that was set back.
+        if self.pause.is_some_and(|until| until > now && until <= now + LONGEST_PAUSE) {
             return Ok(Next::Wait);
         }
         let limit = PORTION.max(self.to.batch());
@@ -139,6 +144,9 @@ impl Line {
             }
             self.outbox.delivered(deliveries, self.to.name(), now).await?;
             self.counters.delivered.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
+            if self.failures >= DOWN {
+                self.outbox.hurry(self.to.name()).await?;
+            }
             (self.failures, self.pause) = (0, None);
         }
         Ok(if due.is_empty() { Next::Wait } else { Next::More })
@@ -148,7 +156,7 @@ impl Line {
         let name = self.to.name();
         self.counters.failed.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(destination = name, failures = self.failures + 1, %stop, "alerts could not be sent");
-        self.pause = Some(now + wait(self.failures, random()));
+        self.pause = Some(now + wait(self.failures, random()).min(signed(LONGEST_PAUSE)));
         self.failures = self.failures.saturating_add(1);
         for delivery in deliveries {
             let again = after_failure(delivery, now, random());
@@ -177,7 +185,12 @@ fn after_failure(delivery: &Delivery, now: Timestamp, random: f64) -> Option<Tim
 /// Twice as long each time, up to an hour; `random` in 0..1 takes up to half of it away, so that not all come at once.
 fn wait(failures: u32, random: f64) -> SignedDuration {
     let whole = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_WAIT);
-    SignedDuration::try_from(whole.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)).unwrap_or(SignedDuration::ZERO)
+    signed(whole.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0))
+}
+
+/// Nothing here is longer than an hour.
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::ZERO)
 }
 
 /// Without entropy all come at once, which is no reason to tell nobody.

@@ -105,14 +105,35 @@ async fn one_that_is_refused_for_good_does_not_hold_up_the_others() {
     }
     world.pager.answer([Answer::Refuse]);
     line.round(at(10)).await.unwrap();
-    line.outbox
-        .undelivered(&outbox.due("pager", None, at(20), 1).await.unwrap(), "pager", at(20), Some(at(900)), "400")
-        .await
-        .unwrap();
+    let mut poison = outbox.due("pager", None, at(20), 9).await.unwrap();
+    poison.retain(|delivery| delivery.alert.subject == "poison");
+    line.outbox.undelivered(&poison, "pager", at(20), Some(at(900)), "400").await.unwrap();
     line.round(at(20)).await.unwrap();
     assert_eq!(world.heard(), ["orders", "users"]);
     line.round(at(900)).await.unwrap();
     assert_eq!(world.heard(), ["orders", "users", "poison"]);
+}
+
+#[tokio::test]
+async fn what_is_new_is_tried_soon_though_the_destination_is_down_and_all_that_waits_once_it_hears() {
+    let world = World::new(1, None);
+    let (outbox, mut line) = (world.outbox(), world.line());
+    outbox.raise(&alert("orders", 0)).await.unwrap();
+    world.pager.answer([Answer::Refuse; 12]);
+    let mut now = 0;
+    while line.failures < 12 {
+        line.round(at(now)).await.unwrap();
+        now += 3_600;
+    }
+    let now = now - 3_600;
+    // The old one waits for half an hour or more by now.
+    line.round(at(now + 60)).await.unwrap();
+    assert_eq!(line.failures, 12);
+    outbox.raise(&alert("users", now + 60)).await.unwrap();
+    assert_eq!(line.round(at(now + 61)).await.unwrap(), Next::More);
+    assert_eq!(world.heard(), ["users"]);
+    line.round(at(now + 61)).await.unwrap();
+    assert_eq!(world.heard(), ["users", "orders"]);
 }
 
 #[tokio::test]

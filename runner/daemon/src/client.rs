@@ -1,4 +1,4 @@
-//! Talks to the daemon of a state directory, over its socket.
+//! Talks to a daemon over its socket.
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,9 +9,6 @@ use futures_util::{Stream, StreamExt as _, stream};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use crate::http::SOCKET;
-use crate::state_dir;
 
 /// An answer begins within it, and a stream says something.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -38,20 +35,7 @@ pub(crate) struct Told {
 }
 
 impl Client {
-    /// The daemon of this state directory. None where none answers: nobody listens, or it is another user's.
-    pub(crate) fn find() -> Result<Option<Self>, Stop> {
-        Self::at(&socket()?)
-    }
-
-    /// For what only a daemon can do; `instead` is what to do without one.
-    pub(crate) fn needed(instead: &str) -> Result<Self, Stop> {
-        let socket = socket()?;
-        Self::at(&socket)?.ok_or_else(|| {
-            Stop::internal(format!("no daemon answers at {}", socket.display()))
-                .advise(format!("start one with `muster serve`, as the user who asks now; {instead}"))
-        })
-    }
-
+    /// None where nobody answers: nobody listens, or it is another user's.
     pub(crate) fn at(socket: &Path) -> Result<Option<Self>, Stop> {
         match std::os::unix::net::UnixStream::connect(socket) {
             Ok(_) => {}
@@ -145,14 +129,6 @@ impl Client {
 
     fn tried(&self) -> String {
         format!("asking the daemon at {}", self.socket.display())
-    }
-}
-
-/// `$MUSTER_SOCKET`, which is where `http.socket` says, else the one in the state directory.
-fn socket() -> Result<PathBuf, Stop> {
-    match std::env::var_os("MUSTER_SOCKET").filter(|path| !path.is_empty()) {
-        Some(path) => Ok(path.into()),
-        None => Ok(state_dir::find()?.join(SOCKET)),
     }
 }
 

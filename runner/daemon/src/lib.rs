@@ -9,6 +9,7 @@ pub mod dispatcher;
 pub mod evidence;
 pub mod executor;
 pub mod feed;
+mod fires;
 pub mod http;
 pub mod logs;
 pub mod metrics;

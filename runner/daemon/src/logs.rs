@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use drill::config::{LogFormat, LogLevel, LogSink, Logs};
-use drill::ledger::{Event, PhaseOutcome};
+use drill::ledger::{Damage, Event, PhaseOutcome};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{Leftovers, Reason, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
@@ -296,10 +296,13 @@ impl Listener for LogListener {
                 event(drill.as_str(), run.as_str(), &stamped.event);
             }
             Happening::Run { .. } => {}
-            Happening::Skipped { drill, slot, why, count } => {
+            Happening::Skipped { drill, self_test, slot, why, count } => {
                 let (drill, why, slot) = (drill.as_str(), why.as_str(), slot.scheduled_for.to_string());
-                tracing::warn!(drill, slot, why, count, "not run");
+                let self_test = self_test.map(Damage::as_str);
+                tracing::warn!(drill, self_test, slot, why, count, "not run");
             }
+            // Whoever recovers says so.
+            Happening::Recovered { .. } => {}
             Happening::NotBegun { drill, why } => tracing::warn!(drill = drill.as_str(), why, "could not begin"),
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use drill::config::Retention;
 use drill::id::RunId;
-use drill::ledger::{Held, Owner, State};
-use drill::port::Alert;
+use drill::ledger::{Event, Held, Owner, Stamped, State};
+use drill::port::{Alert, Store};
 use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::{Leftovers, Reason};
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::time::MissedTickBehavior;
 
 use crate::alarms::{Alarms, kind};
+use crate::dispatcher::{Happening, Listener as _, Listeners};
 use crate::evidence::{self, Forgotten};
 use crate::executor::{Ports, Recovered, Silent, recover_due};
 use crate::owner;
@@ -34,6 +35,7 @@ pub struct Reconciler {
     me: Owner,
     alarms: Alarms,
     retention: Retention,
+    listeners: Listeners,
     /// What could not be settled or removed.
     waits: BTreeMap<RunId, Wait>,
     forget_at: Option<Timestamp>,
@@ -80,8 +82,8 @@ impl Reconciled {
 
 impl Reconciler {
     /// `ports` are those that the daemon's runs use: by them it knows which are its own.
-    pub fn new(ports: Ports, me: Owner, alarms: Alarms, retention: Retention) -> Self {
-        Self { ports, me, alarms, retention, waits: BTreeMap::new(), forget_at: None }
+    pub fn new(ports: Ports, me: Owner, alarms: Alarms, listeners: Listeners, retention: Retention) -> Self {
+        Self { ports, me, alarms, retention, listeners, waits: BTreeMap::new(), forget_at: None }
     }
 
     /// Reconciles each minute, and never ends. What went wrong is in the log, and in alerts as far as the store takes them.
@@ -105,7 +107,9 @@ impl Reconciler {
         let state_directory = &self.ports.state_directory;
         let alive = |owner: &Owner| owner::is_alive(state_directory, owner);
         let due = |run: &RunId| self.waits.get(run).is_none_or(|wait| wait.next <= now);
+        let since = Timestamp::now();
         let recovered = recover_due(&self.ports, Arc::new(Silent), &self.me, alive, due).await?;
+        tell(&recovered, since, self.ports.store.as_ref(), &self.listeners).await;
 
         let failed = self.failed(&recovered).await;
         // What was due and did not fail is settled, or somebody else's by now.
@@ -185,6 +189,27 @@ impl Reconciler {
     }
 }
 
+/// Runs that a recovery ended count as those do that ended by themselves. What had ended before `since` was counted then.
+pub(crate) async fn tell(recovered: &Recovered, since: Timestamp, store: &dyn Store, listeners: &Listeners) {
+    for (run, _) in &recovered.settled {
+        let state = match store.events(run).await {
+            Ok(events) => State::replay(&events).ok().filter(|_| ended_since(&events, since)),
+            Err(stop) => {
+                tracing::error!(%run, %stop, "a run that was recovered cannot be counted");
+                None
+            }
+        };
+        if let Some(State { started, summary: Some(summary), .. }) = state {
+            let (drill, run, trigger) = (started.drill, started.run, started.trigger);
+            listeners.heard(&Happening::Recovered { drill, run, trigger, summary });
+        }
+    }
+}
+
+fn ended_since(events: &[Stamped], since: Timestamp) -> bool {
+    events.iter().any(|stamped| matches!(stamped.event, Event::Ended { .. }) && stamped.at >= since)
+}
+
 fn leftovers(run: &RunId, why: &str, wait: Duration, now: Timestamp) -> Alert {
     Alert {
         kind: kind::LEFTOVERS.to_owned(),
@@ -204,7 +229,6 @@ fn leftovers(run: &RunId, why: &str, wait: Duration, now: Timestamp) -> Alert {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use drill::ledger::Event;
     use drill::port::{Isolation as _, Outbox as _, Store as _};
     use drivers::store::fake::Cut;
 
@@ -215,7 +239,7 @@ mod tests {
 
     fn reconciler(outside: &Outside, retention: Retention) -> Reconciler {
         let alarms = Alarms::new(Arc::clone(&outside.store) as Arc<dyn drill::port::Outbox>);
-        Reconciler::new(outside.ports(), owner(2), alarms, retention)
+        Reconciler::new(outside.ports(), owner(2), alarms, Listeners::default(), retention)
     }
 
     fn at(minute: i64) -> Timestamp {
@@ -256,7 +280,7 @@ mod tests {
         let outside = Arc::new(Outside::new());
         // The daemon itself owns what it runs.
         let alarms = Alarms::new(Arc::clone(&outside.store) as Arc<dyn drill::port::Outbox>);
-        let mut reconciler = Reconciler::new(outside.ports(), owner(1), alarms, NOTHING);
+        let mut reconciler = Reconciler::new(outside.ports(), owner(1), alarms, Listeners::default(), NOTHING);
         let run = outside.run();
         tokio::pin!(run);
         let mut looks = 0;

@@ -49,10 +49,21 @@ pub fn destinations(alerts: &config::Alerts) -> Result<Vec<Arc<dyn Alerts>>, Sto
     let mut destinations: Vec<Arc<dyn Alerts>> = Vec::new();
     for webhook in &alerts.webhooks {
         let secret = secrets::read(&webhook.secret, &format!("the secret of webhook `{}`", webhook.name))?;
-        destinations.push(Arc::new(Webhook::new(&webhook.name, &webhook.url, secret)?));
+        let ca = ca(&webhook.name, webhook.ca.as_deref())?;
+        destinations.push(Arc::new(Webhook::new(&webhook.name, &webhook.url, secret, ca.as_deref())?));
     }
     for alertmanager in &alerts.alertmanagers {
-        destinations.push(Arc::new(Alertmanager::new(&alertmanager.name, &alertmanager.url)?));
+        let ca = ca(&alertmanager.name, alertmanager.ca.as_deref())?;
+        destinations.push(Arc::new(Alertmanager::new(&alertmanager.name, &alertmanager.url, ca.as_deref())?));
     }
     Ok(destinations)
+}
+
+/// The authorities that a destination names.
+fn ca(destination: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>, Stop> {
+    let Some(file) = file else { return Ok(None) };
+    let file = secrets::expand(file)?;
+    let read = std::fs::read(&file)
+        .or_stop(Reason::Internal, format!("alerts to `{destination}`: reading {}", file.display()));
+    read.map(Some).map_err(|stop| stop.advise("name a file of PEM certificates in `ca: { file: … }`"))
 }

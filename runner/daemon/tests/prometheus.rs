@@ -57,6 +57,32 @@ async fn every_rule_has_a_test_and_names_metrics_that_there_are() {
     }
 }
 
+/// A panel that asks for what no daemon writes, or in words that Prometheus does not know, is empty for ever.
+#[tokio::test]
+async fn every_panel_of_the_dashboard_asks_for_metrics_that_there_are() {
+    let path = rules().join("../grafana/muster.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let asked: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(asked.len() >= 15, "{asked:?}");
+    let served = metrics().await.render();
+    for expression in asked {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let named: Vec<&str> = words.filter(|word| word.starts_with("muster_")).collect();
+        assert!(!named.is_empty(), "{expression}");
+        for name in named {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(served.contains(&format!("# TYPE {family} ")), "no daemon writes {name}: {expression}");
+        }
+        let rule =
+            format!("groups: [{{ name: a, rules: [{{ record: a, expr: {} }}] }}]", serde_json::json!(expression));
+        let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        file.write_all(rule.as_bytes()).unwrap();
+        assert_passes(promtool(&["check", "rules", file.path().to_str().unwrap()], ""));
+    }
+}
+
 #[tokio::test]
 async fn prometheus_finds_no_fault_with_what_is_served() {
     let text = metrics().await.render();
@@ -268,7 +294,7 @@ async fn metrics() -> Metrics {
         vec![concluded(Reason::DamageUnnoticed)],
     );
     tell(&metrics, &drill, Trigger::Command, events());
-    metrics.heard(&Happening::Skipped { drill: drill.clone(), slot, why: Skip::Overlap, count: 3 });
+    metrics.heard(&Happening::Skipped { drill: drill.clone(), self_test: None, slot, why: Skip::Overlap, count: 3 });
     metrics.heard(&Happening::NotBegun { drill, why: "the store is full".to_owned() });
     drop(timed);
     Arc::into_inner(metrics).unwrap()

@@ -112,6 +112,8 @@ pub struct Webhook {
     pub url: String,
     /// Signs each request with HMAC-SHA-256.
     pub secret: SecretSource,
+    /// PEM: who may vouch for it. None: whom the system trusts.
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +122,8 @@ pub struct Alertmanager {
     pub name: String,
     /// Its base, such as `http://127.0.0.1:9093`; alerts go to `/api/v2/alerts` beneath it.
     pub url: String,
+    /// As a webhook's.
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

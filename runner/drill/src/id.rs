@@ -1,6 +1,7 @@
 //! Names that mean something: each is checked where it is made and cannot be confused with another.
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,10 +13,11 @@ pub struct BadName {
     wanted: &'static str,
 }
 
-/// The name of a drill: a DNS label of at most 30 characters, because `dr-sandbox-<run>` must be a DNS label too.
+/// The name of a drill: a DNS label of at most 30 characters, because `dr-sandbox-<run>` must be a DNS label too. Shared, because a
+/// daemon has it in many places at one time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct DrillName(String);
+pub struct DrillName(Arc<str>);
 
 impl DrillName {
     pub const MAX: usize = 30;
@@ -30,7 +32,7 @@ impl FromStr for DrillName {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         if is_dns_label(text) && text.len() <= Self::MAX {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(BadName { given: text.to_owned(), wanted: "a DNS label of at most 30 characters (a-z, 0-9 and -)" })
         }
@@ -40,7 +42,7 @@ impl FromStr for DrillName {
 /// One execution of a drill, such as `orders-nightly-20261122t021500z-k7x2`: a DNS label of at most 52 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RunId(String);
+pub struct RunId(Arc<str>);
 
 impl RunId {
     const SUFFIX: &'static [u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -48,7 +50,7 @@ impl RunId {
     /// `entropy` tells runs of one second apart; it need not be secret.
     pub fn new(drill: &DrillName, started: jiff::Timestamp, entropy: [u8; 4]) -> Self {
         let suffix: String = entropy.iter().map(|byte| char::from(Self::SUFFIX[usize::from(byte % 32)])).collect();
-        Self(format!("{drill}-{}-{suffix}", started.strftime("%Y%m%dt%H%M%Sz")))
+        Self(format!("{drill}-{}-{suffix}", started.strftime("%Y%m%dt%H%M%Sz")).into())
     }
 
     pub fn as_str(&self) -> &str {
@@ -66,7 +68,7 @@ impl FromStr for RunId {
 
     fn from_str(text: &str) -> Result<Self, BadName> {
         if is_dns_label(text) && text.len() <= 52 && text.len() > 4 {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(BadName { given: text.to_owned(), wanted: "a run, such as `orders-nightly-20261122t021500z-k7x2`" })
         }

@@ -4,6 +4,7 @@ mod sources;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,8 @@ pub struct Drill {
     pub engine: Postgresql,
     pub isolation: Isolation,
     pub credentials: Credentials,
-    pub checks: Vec<Check>,
+    /// Shared with other drills where they are the default ones: a daemon has thousands of drills.
+    pub checks: Arc<[Check]>,
     pub deadlines: Deadlines,
     /// None: only when somebody asks.
     pub self_test: Option<SelfTest>,

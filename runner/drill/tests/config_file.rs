@@ -31,7 +31,7 @@ http:
     - { name: oncall, role: operator, sha256: 'sha256:0f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08' }
   socket: /run/muster.sock
 alerts:
-  webhooks: [{ name: chat, url: 'https://hooks.example/x', secret: { env: CHAT_SECRET } }]
+  webhooks: [{ name: chat, url: 'https://hooks.example/x', secret: { env: CHAT_SECRET }, ca: { file: ca.pem } }]
   alertmanagers: [{ name: main, url: 'http://127.0.0.1:9093/' }]
 logs: { format: json, level: debug, file: /var/log/muster.log }
 retention: { age: 400d, runs: 1000 }
@@ -63,6 +63,8 @@ fn every_key_makes_a_difference() {
     let roles: Vec<_> = config.http.tokens.iter().map(|token| (token.name.as_str(), token.role)).collect();
     assert_eq!(roles, [("grafana", Role::Viewer), ("oncall", Role::Operator)]);
     assert_eq!(config.http.socket, Some("/run/muster.sock".into()));
+    assert_eq!(config.alerts.webhooks[0].ca, Some("/etc/muster/ca.pem".into()));
+    assert_eq!(config.alerts.alertmanagers[0].ca, None);
     assert_eq!(config.alerts.webhooks[0].secret, SecretSource::Env("CHAT_SECRET".to_owned()));
     assert_eq!(config.alerts.alertmanagers[0].url, "http://127.0.0.1:9093");
     assert_eq!(config.logs.sink, LogSink::File("/var/log/muster.log".into()));

@@ -55,7 +55,7 @@ async fn active(server: &Server) -> Vec<serde_json::Value> {
 async fn an_alert_fires_there_and_is_resolved_there() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let server = start().await;
-    let alertmanager = Alertmanager::new("main", &server.url).unwrap();
+    let alertmanager = Alertmanager::new("main", &server.url, None).unwrap();
     let mut delivery = Delivery {
         id: 1,
         revision: 1,

@@ -5,8 +5,8 @@ use drill::id::RunId;
 use drill::stop::Stop;
 use serde::de::IgnoredAny;
 
+use super::daemon::Daemon;
 use super::style;
-use crate::client::Client;
 
 /// Ask the daemon to end a run: what it made is torn down, and its evidence says that it was interrupted
 #[derive(Debug, clap::Args)]
@@ -16,11 +16,14 @@ pub(super) struct Args {
     /// The run
     #[arg(value_name = "RUN")]
     run: RunId,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
-    let daemon =
-        Client::needed("end a `muster run` with Ctrl-C where it goes on; `muster runs` lists what has not ended")?;
+    let daemon = args
+        .daemon
+        .needed("end a `muster run` with Ctrl-C where it goes on; `muster runs` lists what has not ended")?;
     let _: IgnoredAny = daemon.post(&format!("/api/v1/runs/{}/cancel", args.run)).await?;
     style::print(&format!("{} is being torn down; `muster report {}` says how it ended\n", args.run, args.run))?;
     Ok(ExitCode::SUCCESS)

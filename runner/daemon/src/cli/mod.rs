@@ -5,6 +5,7 @@ mod cancel;
 pub mod capture;
 pub mod completions;
 pub mod config;
+mod daemon;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
@@ -119,7 +120,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
-        Command::Next(args) => next::run(&args),
+        Command::Next(args) => next::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -12,71 +12,49 @@ use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Reason};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::Serialize;
+use serde::Deserialize;
 
+use super::daemon::Daemon;
 use super::style::{self, Output, Style, clean};
 use super::{drill_file, serve};
 use crate::book::{self, Book};
-
-/// Fires that one look computes for each drill.
-const MOST: u32 = 10_000;
+use crate::client::Client;
+use crate::fires::{self, Fire};
 
 /// Say when drills are due next
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  muster next\n  muster next --drill orders-nightly --count 30\n  muster next schedules/\n\n\
-                        It is computed as the daemon computes it, from the files as they are now.\n\n\
-                        Exit codes: 0 all files are good, 3 a file is not."
+                        A daemon that runs is asked. Without one, or of files that are named, it is computed as the daemon computes \
+                        it.\n\nExit codes: 0 all files are good, 3 a file is not."
 )]
 pub(super) struct Args {
-    /// Drill files, and directories of them; default: the directories of the configuration
-    #[arg(value_name = "PATH")]
+    /// Drill files, and directories of them; default: those of the daemon, or of its configuration
+    #[arg(value_name = "PATH", conflicts_with = "config")]
     paths: Vec<PathBuf>,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/muster/muster.yaml", conflicts_with = "paths")]
-    config: PathBuf,
+    #[command(flatten)]
+    daemon: Daemon,
     /// Only this drill
     #[arg(long, value_name = "NAME")]
     drill: Option<DrillName>,
     /// So many
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(fires::MOST)))]
     count: u32,
     /// How they are printed: a table, or one JSON object a line
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
 
-/// One time at which a drill starts.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Fire {
-    drill: DrillName,
-    starts: Timestamp,
-    scheduled_for: Timestamp,
-    timezone: String,
-}
-
-pub(super) fn run(args: &Args) -> Result<ExitCode, Stop> {
-    let now = Timestamp::now();
-    let (drills, problems) = if args.paths.is_empty() {
-        match serve::load(&args.config)? {
-            Ok(config) => of_book(book::read(&config.drills, &Book::default(), now)),
-            Err(problems) => (Vec::new(), vec![problems]),
-        }
-    } else {
-        of_paths(&args.paths, now)?
+pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
+    let daemon = if args.paths.is_empty() { args.daemon.find()? } else { None };
+    let (fires, problems) = match daemon {
+        Some(daemon) => from_daemon(&daemon, &args).await?,
+        None => from_files(&args)?,
     };
     for problem in &problems {
         // Nobody listens: the exit code says it too.
         let _ = std::io::stderr().lock().write_all(problem.as_bytes());
     }
-    if let Some(name) = args.drill.as_ref().filter(|_| problems.is_empty())
-        && !drills.iter().any(|drill| drill.name == *name)
-    {
-        return Err(Stop::internal(format!("there is no drill `{name}` in these files"))
-            .advise("without --drill all of them are listed"));
-    }
-    let fires = fires(&drills, args.drill.as_ref(), args.count, now)?;
     let shown = match args.output {
         Output::Json => fires.iter().map(style::json_line).collect::<Result<String, Stop>>()?,
         Output::Text if fires.is_empty() && problems.is_empty() => "no drill has a schedule\n".to_owned(),
@@ -87,21 +65,63 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Stop> {
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOTHING_BEGUN) })
 }
 
+/// What `/api/v1/next` answers.
+#[derive(Deserialize)]
+struct Next {
+    next: Vec<Fire>,
+}
+
+/// What `/api/v1/problems` answers.
+#[derive(Deserialize)]
+struct Problems {
+    problems: Vec<BadFile>,
+}
+
+#[derive(Deserialize)]
+struct BadFile {
+    path: PathBuf,
+    problem: String,
+}
+
+/// As the daemon has the drills, with the last good version of a file that is bad.
+async fn from_daemon(daemon: &Client, args: &Args) -> Result<(Vec<Fire>, Vec<String>), Stop> {
+    let drill = args.drill.as_ref().map(|drill| format!("&drill={drill}")).unwrap_or_default();
+    let Next { next } = daemon.get(&format!("/api/v1/next?limit={}{drill}", args.count)).await?;
+    let Problems { problems } = daemon.get("/api/v1/problems").await?;
+    Ok((next, problems.iter().map(|file| problem(&file.path, &file.problem)).collect()))
+}
+
+fn from_files(args: &Args) -> Result<(Vec<Fire>, Vec<String>), Stop> {
+    let now = Timestamp::now();
+    let (drills, problems) = if args.paths.is_empty() {
+        match serve::load(args.daemon.config.as_deref().unwrap_or(Path::new(serve::CONFIG)))? {
+            Ok(config) => of_book(book::read(&config.drills, &Book::default(), now)),
+            Err(problems) => (Vec::new(), vec![problems]),
+        }
+    } else {
+        of_paths(&args.paths, now)?
+    };
+    if let Some(name) = args.drill.as_ref().filter(|_| problems.is_empty())
+        && !drills.iter().any(|drill| drill.name == *name)
+    {
+        return Err(Stop::internal(format!("there is no drill `{name}` in these files"))
+            .advise("without --drill all of them are listed"));
+    }
+    Ok((fires(&drills, args.drill.as_ref(), args.count, now)?, problems))
+}
+
 /// Drills, and what is wrong with the other files, for people.
 type Found = (Vec<Arc<Drill>>, Vec<String>);
 
 fn of_book(book: Book) -> Found {
-    let problem = |path: &Path, text: &str| {
-        // Excerpts of a file come with a heading of their own.
-        let lines: String = text.trim_end().lines().map(|line| clean(line) + "\n").collect();
-        if text.starts_with("error: ") {
-            lines
-        } else {
-            format!("error: {}: {lines}", clean(&path.display().to_string()))
-        }
-    };
     let problems = book.problems.iter().map(|file| problem(&file.path, &file.problem)).collect();
     (book.drills.into_values().map(|entry| entry.drill).collect(), problems)
+}
+
+fn problem(path: &Path, text: &str) -> String {
+    let lines: String = text.trim_end().lines().map(|line| clean(line) + "\n").collect();
+    // Excerpts of a file come with a heading of their own.
+    if text.starts_with("error: ") { lines } else { format!("error: {}: {lines}", clean(&path.display().to_string())) }
 }
 
 fn of_paths(paths: &[PathBuf], now: Timestamp) -> Result<Found, Stop> {
@@ -124,31 +144,14 @@ fn of_paths(paths: &[PathBuf], now: Timestamp) -> Result<Found, Stop> {
 
 /// The first `count` of all of them, in the order in which they start.
 fn fires(drills: &[Arc<Drill>], only: Option<&DrillName>, count: u32, now: Timestamp) -> Result<Vec<Fire>, Stop> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let mut fires = Vec::new();
+    let mut next = Vec::new();
     for drill in drills.iter().filter(|drill| only.is_none_or(|name| *name == drill.name)) {
         let Some(schedule) = &drill.schedule else { continue };
         let calendar = Calendar::new(schedule, &drill.name)
             .map_err(|why| Stop::internal(format!("the schedule of {} cannot be computed: {why}", drill.name)))?;
-        let slots = std::iter::successors(calendar.upcoming(now), |slot| calendar.next(slot.scheduled_for));
-        fires.extend(slots.take(count).map(|slot| Fire {
-            drill: drill.name.clone(),
-            starts: slot.starts,
-            scheduled_for: slot.scheduled_for,
-            timezone: schedule.timezone.clone(),
-        }));
-        // What is beyond the first `count` of some is beyond those of all.
-        if fires.len() > count.saturating_mul(8) {
-            keep_first(&mut fires, count);
-        }
+        next.extend(calendar.upcoming(now).map(|slot| (drill.as_ref(), slot)));
     }
-    keep_first(&mut fires, count);
-    Ok(fires)
-}
-
-fn keep_first(fires: &mut Vec<Fire>, count: usize) {
-    fires.sort_by(|one, other| (one.starts, &one.drill).cmp(&(other.starts, &other.drill)));
-    fires.truncate(count);
+    fires::first(next, usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 fn table(fires: &[Fire], style: Style) -> String {
@@ -227,7 +230,8 @@ mod tests {
         let all = fires(&many, None, 30, now()).unwrap();
         let mut each: Vec<_> =
             many.iter().flat_map(|one| fires(&[Arc::clone(one)], None, 30, now()).unwrap()).collect();
-        keep_first(&mut each, 30);
+        each.sort_by(|one, other| (one.starts, &one.drill).cmp(&(other.starts, &other.drill)));
+        each.truncate(30);
         assert_eq!(all, each);
     }
 }

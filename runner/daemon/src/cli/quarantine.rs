@@ -9,6 +9,7 @@ use drill::unit;
 use drivers::store;
 use serde::Deserialize;
 
+use super::daemon::Daemon;
 use super::style::{self, Mark, Output, Style, clean};
 use crate::client::Client;
 use crate::state_dir;
@@ -30,6 +31,8 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  muster quarantine list")]
 struct ListArgs {
+    #[command(flatten)]
+    daemon: Daemon,
     /// How they are printed: for people, or one JSON object a line
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -45,6 +48,8 @@ struct ReleaseArgs {
     /// Digest of the backup's manifest, its first eight digits or more, or the run that refused it
     #[arg(value_name = "DIGEST|RUN")]
     which: String,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
@@ -55,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
 }
 
 async fn list(args: &ListArgs) -> Result<ExitCode, Stop> {
-    let entries = match Client::find()? {
+    let entries = match args.daemon.find()? {
         Some(daemon) => from_daemon(&daemon).await?,
         None => match store::look(&state_dir::find()?)? {
             Some(store) => store.quarantined().await?,
@@ -71,7 +76,7 @@ async fn list(args: &ListArgs) -> Result<ExitCode, Stop> {
 }
 
 async fn release(args: &ReleaseArgs) -> Result<ExitCode, Stop> {
-    let (digest, released) = if let Some(daemon) = Client::find()? {
+    let (digest, released) = if let Some(daemon) = args.daemon.find()? {
         let digest = which(&args.which, &from_daemon(&daemon).await?)?;
         let Released { released } = daemon.post(&format!("/api/v1/quarantine/{digest}/release")).await?;
         (digest, released)

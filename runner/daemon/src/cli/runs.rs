@@ -10,6 +10,7 @@ use drill::verdict::Leftovers;
 use drivers::store;
 use serde::Deserialize;
 
+use super::daemon::Daemon;
 use super::style::{self, Output, Style, clean};
 use crate::client::Client;
 use crate::state_dir;
@@ -30,11 +31,13 @@ pub(super) struct Args {
     /// How the runs are printed: a table, or one JSON object a line
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     let directory = state_dir::find()?;
-    let runs = match Client::find()? {
+    let runs = match args.daemon.find()? {
         Some(daemon) => from_daemon(&daemon, args.drill.as_ref(), args.limit).await?,
         None => match store::look(&directory)? {
             Some(store) => store.runs(args.drill.as_ref(), args.limit).await?,

@@ -3,12 +3,13 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use drill::id::{DrillName, RunId};
-use drill::ledger::{Event, PhaseOutcome, Stamped};
+use drill::ledger::{Damage, Event, PhaseOutcome, Stamped};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{Leftovers, Reason, Verdict, exit_code};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 
+use super::daemon::Daemon;
 use super::style::{self, Mark, Style, clean};
 use crate::client::Client;
 
@@ -17,9 +18,12 @@ const TRIES: u32 = 5;
 
 /// Ask the daemon to run a drill now, whatever its schedule says
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  muster start orders-nightly --wait\n\nWithout a daemon: `muster run FILE`.\n\n\
+#[command(
+    after_help = "Examples:\n  muster start orders-nightly --wait\n  muster start orders-nightly --self-test byte --wait   \
+    (damages a copy of the backup: the drill must notice)\n\nWithout a daemon: `muster run FILE`.\n\n\
     Exit codes: 0 it was begun, 3 it was not. With --wait the run's own: 0 passed, 1 failed, 2 inconclusive,\n4 something is \
-    left over.")]
+    left over."
+)]
 pub(super) struct Args {
     /// The drill's name
     #[arg(value_name = "DRILL")]
@@ -27,6 +31,11 @@ pub(super) struct Args {
     /// Stay until the run has ended, and say how it goes
     #[arg(long)]
     wait: bool,
+    /// Damage a copy of the backup like this, which the drill must notice
+    #[arg(long, value_name = "DAMAGE", value_parser = damage)]
+    self_test: Option<Damage>,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
 #[derive(Deserialize)]
@@ -35,8 +44,9 @@ struct Started {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
-    let daemon = Client::needed("`muster run FILE` runs a drill file here and now")?;
-    let Started { run } = daemon.post(&format!("/api/v1/drills/{}/runs", args.drill)).await?;
+    let daemon = args.daemon.needed("`muster run FILE` runs a drill file here and now")?;
+    let damaged = args.self_test.map(|damage| format!("?selfTest={damage}")).unwrap_or_default();
+    let Started { run } = daemon.post(&format!("/api/v1/drills/{}/runs{damaged}", args.drill)).await?;
     style::print(&format!("{run} has begun\n"))?;
     if !args.wait {
         return Ok(ExitCode::SUCCESS);
@@ -44,6 +54,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     let (verdict, leftovers) = wait(&daemon, &run, Style::of_stdout(), style::print).await?;
     style::print(&format!("  more: muster report {run}\n"))?;
     Ok(ExitCode::from(exit_code(verdict, leftovers)))
+}
+
+fn damage(text: &str) -> Result<Damage, String> {
+    let damage = Damage::ALL.into_iter().find(|damage| damage.as_str() == text);
+    damage.ok_or_else(|| format!("known here: {}", Damage::ALL.map(Damage::as_str).join(", ")))
 }
 
 /// Follows the run to its end.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use drill::id::{DrillName, RunId};
+use drill::ledger::Damage;
 use drill::stop::Stop;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,8 +26,17 @@ pub enum Event {
 
 /// What somebody asks for; the answer comes at once, the run goes on.
 pub enum Request {
-    Start { drill: DrillName, by: String, answer: oneshot::Sender<Result<RunId, StartError>> },
-    Cancel { run: RunId, by: String, answer: oneshot::Sender<Result<(), CancelError>> },
+    Start {
+        drill: DrillName,
+        self_test: Option<Damage>,
+        by: String,
+        answer: oneshot::Sender<Result<RunId, StartError>>,
+    },
+    Cancel {
+        run: RunId,
+        by: String,
+        answer: oneshot::Sender<Result<(), CancelError>>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +45,8 @@ pub enum StartError {
     NoSuchDrill(DrillName),
     #[error("drill {drill} is running already{}", run.as_ref().map(|run| format!(" as {run}")).unwrap_or_default())]
     Running { drill: DrillName, run: Option<RunId> },
+    #[error("drill {drill} has nothing to notice the damage `{damage}` with")]
+    CannotNotice { drill: DrillName, damage: Damage },
     #[error("as many runs as may go on at one time do so already")]
     NoSlot,
     #[error("muster is stopping")]
@@ -86,10 +98,10 @@ impl Handle {
         }
     }
 
-    /// Answers when the run was claimed.
-    pub async fn start(&self, drill: DrillName, by: String) -> Result<RunId, StartError> {
+    /// Answers when the run was claimed. With a damage it is a self-test.
+    pub async fn start(&self, drill: DrillName, self_test: Option<Damage>, by: String) -> Result<RunId, StartError> {
         let (answer, answered) = oneshot::channel();
-        let request = Event::Request(Request::Start { drill, by, answer });
+        let request = Event::Request(Request::Start { drill, self_test, by, answer });
         if self.events.send(request).await.is_err() {
             return Err(StartError::Stopping);
         }

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drill::id::{DrillName, RunId};
-use drill::ledger::Stamped;
+use drill::ledger::{Damage, Stamped, Summary, Trigger};
 use drill::phase::Phase;
 use drill::schedule::Slot;
 use jiff::Timestamp;
@@ -16,6 +16,8 @@ pub enum Happening {
     /// A slot of a schedule was not run.
     Skipped {
         drill: DrillName,
+        /// None: a slot of the drill's own schedule.
+        self_test: Option<Damage>,
         /// The newest of them.
         slot: Slot,
         why: Skip,
@@ -23,6 +25,8 @@ pub enum Happening {
     },
     /// A run was to begin and was not; nothing of it is in the ledger.
     NotBegun { drill: DrillName, why: String },
+    /// A run that its process did not end was ended in its stead.
+    Recovered { drill: DrillName, run: RunId, trigger: Trigger, summary: Summary },
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +50,14 @@ pub enum RunUpdate {
     Lease {
         expires_at: Timestamp,
         renewed: bool,
+    },
+    /// A check reports a figure; the last value of a series counts.
+    Metric {
+        check: String,
+        database: String,
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
     },
 }
 
@@ -129,6 +141,13 @@ impl Observer for OfRun {
                 unit: unit.to_owned(),
             },
             Update::Lease { expires_at, renewed } => RunUpdate::Lease { expires_at, renewed },
+            Update::Metric { check, database, name, labels, value } => RunUpdate::Metric {
+                check: check.to_owned(),
+                database: database.to_owned(),
+                name: name.to_owned(),
+                labels: labels.to_vec(),
+                value,
+            },
             Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
         };
         let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();

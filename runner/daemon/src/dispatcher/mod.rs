@@ -4,7 +4,9 @@
 //! Whoever wants something of it holds a [`Handle`]. Whoever wants to hear of things as they happen is a [`Listener`].
 mod bell;
 mod event;
+mod files;
 mod happening;
+mod known;
 mod run;
 mod self_tests;
 mod state;

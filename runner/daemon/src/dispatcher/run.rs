@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use drill::config::Concurrency;
 use drill::id::{DrillName, RunId};
-use drill::ledger::Event as LedgerEvent;
-use drill::port::{RunSummary, Store};
+use drill::ledger::{Damage, Event as LedgerEvent};
+use drill::port::{RunSummary, SeenSchedule, Store};
 use drill::schedule::Slot;
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -67,8 +67,10 @@ pub struct Dispatcher {
     begun: mpsc::Receiver<(DrillName, RunId)>,
     begins: mpsc::Sender<(DrillName, RunId)>,
     /// Slots that were not run, and are not written down yet: the newest, and how many.
-    unwritten: BTreeMap<(DrillName, Skip), (Slot, u64)>,
-    /// When they are written.
+    unwritten: BTreeMap<(DrillName, Option<Damage>, Skip), (Slot, u64)>,
+    /// Schedules that are new, and not written down yet.
+    seen: Vec<SeenSchedule>,
+    /// When both are written.
     write: Option<Instant>,
     /// The drills of the newest book: one that is gone is forgotten when its run ends.
     book: Arc<Book>,
@@ -90,7 +92,7 @@ impl Dispatcher {
         let histories = setup.store.histories().await?;
         let now = clock();
         let mut state = State::new(setup.concurrency, histories, now);
-        state.drills(&book, now);
+        let seen = state.drills(&book, now);
         let (sender, events) = mpsc::channel(QUEUE);
         let (view, watched) = watch::channel(Arc::new(state.view()));
         let handle = Handle { events: sender.clone(), view: watched };
@@ -111,7 +113,8 @@ impl Dispatcher {
             cancels: HashMap::new(),
             answers: HashMap::new(),
             unwritten: BTreeMap::new(),
-            write: None,
+            write: Some(Instant::now()),
+            seen,
             book,
             patience: None,
         };
@@ -165,11 +168,12 @@ impl Dispatcher {
             Event::Tick => self.tick(false).await,
             Event::Drills(book) => {
                 self.setup.alarms.drill_files(&self.book.problems, &book.problems).await;
-                self.state.drills(&book, (self.clock)());
+                self.seen.extend(self.state.drills(&book, (self.clock)()));
+                self.write.get_or_insert_with(Instant::now);
                 self.book = book;
             }
-            Event::Request(Request::Start { drill, by, answer }) => {
-                match self.state.start(&drill, &by, (self.clock)()) {
+            Event::Request(Request::Start { drill, self_test, by, answer }) => {
+                match self.state.start(&drill, self_test, &by, (self.clock)()) {
                     Ok(job) => {
                         self.answers.insert(drill, answer);
                         self.begin(job);
@@ -222,8 +226,8 @@ impl Dispatcher {
         for action in actions {
             match action {
                 Action::Begin(job) => self.begin(job),
-                Action::Skip { drill, slot, why, count } => {
-                    let (newest, all) = self.unwritten.entry((drill, why)).or_insert((slot, 0));
+                Action::Skip { drill, self_test, slot, why, count } => {
+                    let (newest, all) = self.unwritten.entry((drill, self_test, why)).or_insert((slot, 0));
                     (*newest, *all) = ((*newest).max(slot), all.saturating_add(count));
                     self.write.get_or_insert_with(Instant::now);
                 }
@@ -236,28 +240,40 @@ impl Dispatcher {
         }
     }
 
-    /// Writes some of the slots that were not run, and tells of them.
+    /// Writes schedules that are new and some of the slots that were not run, and tells of the latter.
     async fn write(&mut self) {
+        if !self.seen.is_empty() {
+            if let Err(stop) = self.setup.store.seen(&self.seen).await {
+                tracing::error!(%stop, "that drills are known could not be written down");
+                self.write_later().await;
+                return;
+            }
+            self.seen = Vec::new();
+            self.store_took().await;
+        }
         for _ in 0..BATCH {
-            let Some(((drill, why), (slot, count))) = self.unwritten.pop_first() else { break };
-            match self.setup.store.skip(&drill, slot.scheduled_for, why.as_str()).await {
+            let Some(((drill, self_test, why), (slot, count))) = self.unwritten.pop_first() else { break };
+            match self.setup.store.skip(&drill, self_test, slot.scheduled_for, why.as_str()).await {
                 // The slot was dealt with before: the clock was set back, or another daemon was here.
                 Ok(false) => {}
                 Ok(true) => {
-                    tracing::warn!(drill = drill.as_str(), slot = %slot.scheduled_for, why = why.as_str(), count, "not run");
-                    self.setup.listeners.heard(&Happening::Skipped { drill, slot, why, count });
+                    self.setup.listeners.heard(&Happening::Skipped { drill, self_test, slot, why, count });
                 }
                 Err(stop) => {
                     tracing::error!(drill = drill.as_str(), %stop, "a skipped slot could not be written down");
-                    self.unwritten.insert((drill, why), (slot, count));
-                    self.store_refused().await;
-                    self.write = Some(Instant::now() + RETRY);
+                    self.unwritten.insert((drill, self_test, why), (slot, count));
+                    self.write_later().await;
                     return;
                 }
             }
             self.store_took().await;
         }
         self.write = (!self.unwritten.is_empty()).then(Instant::now);
+    }
+
+    async fn write_later(&mut self) {
+        self.store_refused().await;
+        self.write = Some(Instant::now() + RETRY);
     }
 
     /// Nothing new begins until it takes something again.

@@ -1,24 +1,23 @@
 //! What is due, waits and goes on, and what follows from it. Decides only: the clock, the store and the runs are the caller's.
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use drill::config::Concurrency;
 use drill::id::{DrillName, RunId};
-use drill::ledger::Trigger;
+use drill::ledger::{Damage, Trigger};
 use drill::port::{DrillHistory, RunSummary};
-use drill::schedule::{Calendar, Slot};
-use drill::spec::{Drill, Source};
+use drill::schedule::Slot;
 use drill::verdict::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Job;
 use super::event::{CancelError, StartError};
 use super::happening::Skip;
+use super::known::{Active, Known, Waiting};
 use super::self_tests::SelfTests;
-use super::view::{DrillView, FileView, Running, View};
-use crate::book::Book;
+use super::view::{DrillView, FileView, View};
 
 /// A clock that was set back by more than this makes all due times anew; claims keep a slot from being run twice.
 const SET_BACK: SignedDuration = SignedDuration::from_secs(2);
@@ -31,7 +30,14 @@ const DOUBLED: u32 = 6;
 #[derive(Debug)]
 pub(super) enum Action {
     Begin(Job),
-    Skip { drill: DrillName, slot: Slot, why: Skip, count: u64 },
+    Skip {
+        drill: DrillName,
+        /// None: a slot of the drill's own schedule.
+        self_test: Option<Damage>,
+        slot: Slot,
+        why: Skip,
+        count: u64,
+    },
     Cancel(DrillName),
 }
 
@@ -46,17 +52,17 @@ pub(super) enum Outcome {
 
 pub(super) struct State {
     concurrency: Concurrency,
-    drills: BTreeMap<DrillName, Known>,
+    pub(super) drills: BTreeMap<DrillName, Known>,
     /// What the store knew of drills that have not been seen yet.
-    histories: BTreeMap<DrillName, DrillHistory>,
+    pub(super) histories: BTreeMap<DrillName, DrillHistory>,
     /// By the time at which each drill's next slot starts.
-    due: BTreeSet<(Timestamp, DrillName)>,
+    pub(super) due: BTreeSet<(Timestamp, DrillName)>,
     /// Slots that are due and wait, oldest first.
-    waiting: BTreeSet<(Timestamp, DrillName)>,
-    tests: SelfTests,
+    pub(super) waiting: BTreeSet<(Timestamp, DrillName)>,
+    pub(super) tests: SelfTests,
     running: u32,
     targets: BTreeMap<PathBuf, u32>,
-    files: Arc<Vec<FileView>>,
+    pub(super) files: Arc<Vec<FileView>>,
     now: Timestamp,
     ticked: Option<Timestamp>,
     stalled: bool,
@@ -64,40 +70,7 @@ pub(super) struct State {
     /// The store refuses: nothing new begins.
     held: bool,
     views: Arc<BTreeMap<DrillName, Arc<DrillView>>>,
-    changed: BTreeSet<DrillName>,
-}
-
-struct Known {
-    drill: Arc<Drill>,
-    file: PathBuf,
-    calendar: Option<Calendar>,
-    /// The place of the backup.
-    target: PathBuf,
-    since: Timestamp,
-    next: Option<Slot>,
-    waiting: Option<Waiting>,
-    running: Option<Active>,
-    last: Option<RunSummary>,
-    last_success: Option<RunSummary>,
-}
-
-struct Waiting {
-    slot: Slot,
-    /// Its start deadline.
-    until: Timestamp,
-    not_before: Timestamp,
-    /// How often it could not begin.
-    attempts: u32,
-}
-
-struct Active {
-    run: Option<RunId>,
-    since: Timestamp,
-    trigger: Trigger,
-    /// What it waited as, where a schedule triggered it.
-    waited: Option<Waiting>,
-    target: PathBuf,
-    cancelled: bool,
+    pub(super) changed: BTreeSet<DrillName>,
 }
 
 impl State {
@@ -122,107 +95,6 @@ impl State {
         }
     }
 
-    /// Takes the book's drills for its own. Runs that go on keep theirs.
-    pub(super) fn drills(&mut self, book: &Book, now: Timestamp) {
-        self.files = Arc::new(book.problems.clone());
-        let gone: Vec<_> = self.drills.keys().filter(|name| !book.drills.contains_key(*name)).cloned().collect();
-        for name in gone {
-            // One that still runs is forgotten when its run ends.
-            if self.drills.get(&name).is_some_and(|known| known.running.is_none()) {
-                self.forget(&name);
-            } else if let Some(known) = self.drills.get_mut(&name) {
-                known.calendar = None;
-                self.tests.forget(&name);
-                self.unschedule(&name);
-            }
-        }
-        for (name, entry) in &book.drills {
-            let same = self
-                .drills
-                .get(name)
-                .is_some_and(|known| Arc::ptr_eq(&known.drill, &entry.drill) && known.file == entry.file);
-            if !same {
-                self.take(name, entry.drill.clone(), entry.file.clone(), now);
-            }
-        }
-    }
-
-    fn take(&mut self, name: &DrillName, drill: Arc<Drill>, file: PathBuf, now: Timestamp) {
-        self.tests.take(&drill, now);
-        // What cannot be computed was refused when the file was read.
-        let calendar = drill.schedule.as_ref().and_then(|schedule| Calendar::new(schedule, name).ok());
-        let target = target(&drill, &file);
-        let upcoming = calendar.as_ref().and_then(|calendar| calendar.upcoming(now));
-        if let Some(known) = self.drills.get_mut(name) {
-            let same_schedule =
-                known.drill.schedule == drill.schedule && known.calendar.is_some() == calendar.is_some();
-            if let (Some(waiting), Some(calendar)) = (&mut known.waiting, &calendar) {
-                waiting.until = calendar.deadline(waiting.slot);
-            }
-            (known.drill, known.file, known.calendar, known.target) = (drill, file, calendar, target);
-            if known.calendar.is_none() {
-                self.unschedule(name);
-            } else if !same_schedule {
-                self.schedule(name, upcoming);
-            }
-        } else {
-            let history = self.histories.remove(name);
-            // A slot after now was claimed by a clock that was wrong.
-            let last_slot = history.as_ref().and_then(|history| history.last_slot).filter(|slot| *slot <= now);
-            let next = match (&calendar, last_slot) {
-                (Some(calendar), Some(last)) => calendar.next(last),
-                (_, None) | (None, _) => upcoming,
-            };
-            let (last, last_success) = history.map_or((None, None), |history| (history.last, history.last_success));
-            let known = Known {
-                drill,
-                file,
-                calendar,
-                target,
-                since: last.as_ref().map_or(now, |last| last.started.min(now)),
-                next: None,
-                waiting: None,
-                running: None,
-                last,
-                last_success,
-            };
-            self.drills.insert(name.clone(), known);
-            self.schedule(name, next);
-        }
-        self.changed.insert(name.clone());
-    }
-
-    fn forget(&mut self, name: &DrillName) {
-        self.unschedule(name);
-        self.tests.forget(name);
-        if let Some(known) = self.drills.remove(name) {
-            // It may come back.
-            let (last, last_success) = (known.last, known.last_success);
-            let history = DrillHistory { drill: name.clone(), last_slot: None, last, last_success };
-            self.histories.insert(name.clone(), history);
-        }
-        self.changed.insert(name.clone());
-    }
-
-    fn unschedule(&mut self, name: &DrillName) {
-        self.schedule(name, None);
-        let waiting = self.drills.get_mut(name).and_then(|known| known.waiting.take());
-        if let Some(waiting) = waiting {
-            self.waiting.remove(&(waiting.slot.starts, name.clone()));
-        }
-    }
-
-    fn schedule(&mut self, name: &DrillName, next: Option<Slot>) {
-        let Some(known) = self.drills.get_mut(name) else { return };
-        if let Some(old) = std::mem::replace(&mut known.next, next) {
-            self.due.remove(&(old.starts, name.clone()));
-        }
-        if let Some(next) = next {
-            self.due.insert((next.starts, name.clone()));
-        }
-        self.changed.insert(name.clone());
-    }
-
     pub(super) fn tick(&mut self, now: Timestamp, stalled: bool) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.now.duration_since(now) > SET_BACK {
@@ -241,6 +113,7 @@ impl State {
         }
         self.expire(now, &mut actions);
         actions.extend(self.fill(now));
+        actions.extend(self.tests.tick(now));
         actions.extend(self.begin_tests(now));
         actions
     }
@@ -248,16 +121,16 @@ impl State {
     /// Self-tests come after what waits of the drills themselves.
     fn begin_tests(&mut self, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.held {
-            return actions;
-        }
-        for test in self.tests.due(now) {
-            let Some(known) = self.drills.get(&test.drill) else { continue };
-            if known.running.is_none() && known.waiting.is_none() && self.has_room(known) {
+        let mut after = None;
+        while !self.held && self.running < self.concurrency.total {
+            let Some(test) = self.tests.next_waiting(after.as_ref()) else { break };
+            let is_free = |known: &Known| known.running.is_none() && known.waiting.is_none() && self.has_room(known);
+            if self.drills.get(&test.drill).is_some_and(is_free) {
                 self.tests.begun(&test);
                 let trigger = Trigger::SelfTest { damage: test.damage, scheduled_for: Some(test.slot.scheduled_for) };
                 actions.extend(self.begin(&test.drill, trigger, None, now).map(Action::Begin));
             }
+            after = Some(test);
         }
         actions
     }
@@ -283,7 +156,8 @@ impl State {
         let Some(known) = self.drills.get_mut(name) else { return };
         let (Some(calendar), Some(first)) = (&known.calendar, known.next.take()) else { return };
         let due = calendar.due(first, now);
-        let mut skip = |slot, why, count| actions.push(Action::Skip { drill: name.clone(), slot, why, count });
+        let mut skip =
+            |slot, why, count| actions.push(Action::Skip { drill: name.clone(), self_test: None, slot, why, count });
         if let Some(missed) = due.missed {
             skip(missed, Skip::Missed, due.missed_count);
         }
@@ -297,7 +171,7 @@ impl State {
                 skip(slot, Skip::Overlap, 1);
             } else {
                 let until = calendar.deadline(slot);
-                known.waiting = Some(Waiting { slot, until, not_before: now, attempts: 0 });
+                known.waiting = Some(Box::new(Waiting { slot, until, not_before: now, attempts: 0 }));
                 self.waiting.insert((slot.starts, name.clone()));
             }
         }
@@ -320,7 +194,7 @@ impl State {
             self.waiting.remove(&key);
             let name = key.1;
             if let Some(waiting) = self.drills.get_mut(&name).and_then(|known| known.waiting.take()) {
-                actions.push(Action::Skip { drill: name.clone(), slot: waiting.slot, why, count: 1 });
+                actions.push(skip(&name, waiting.slot, why));
             }
             self.changed.insert(name);
         }
@@ -357,31 +231,55 @@ impl State {
         self.running < self.concurrency.total && of_target < self.concurrency.per_target
     }
 
-    fn begin(&mut self, name: &DrillName, trigger: Trigger, waited: Option<Waiting>, now: Timestamp) -> Option<Job> {
+    fn begin(
+        &mut self,
+        name: &DrillName,
+        trigger: Trigger,
+        waited: Option<Box<Waiting>>,
+        now: Timestamp,
+    ) -> Option<Job> {
         let known = self.drills.get_mut(name)?;
         let target = known.target.clone();
         *self.targets.entry(target.clone()).or_default() += 1;
         self.running += 1;
-        known.running =
-            Some(Active { run: None, since: now, trigger: trigger.clone(), waited, target, cancelled: false });
+        known.running = Some(Box::new(Active {
+            run: None,
+            since: now,
+            trigger: trigger.clone(),
+            waited,
+            target,
+            cancelled: false,
+        }));
         self.changed.insert(name.clone());
         Some(Job { drill: Arc::clone(&known.drill), file: known.file.clone(), trigger })
     }
 
-    /// Somebody asks for a run at once, whatever the schedule says.
-    pub(super) fn start(&mut self, name: &DrillName, by: &str, now: Timestamp) -> Result<Job, StartError> {
+    /// Somebody asks for a run at once, whatever the schedule says; with a damage, for a self-test.
+    pub(super) fn start(
+        &mut self,
+        name: &DrillName,
+        self_test: Option<Damage>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Job, StartError> {
         if self.stopping {
             return Err(StartError::Stopping);
         }
         let known = self.drills.get(name).ok_or_else(|| StartError::NoSuchDrill(name.clone()))?;
+        if let Some(damage) = self_test.filter(|damage| !known.drill.can_notice(*damage)) {
+            return Err(StartError::CannotNotice { drill: name.clone(), damage });
+        }
         if let Some(active) = &known.running {
             return Err(StartError::Running { drill: name.clone(), run: active.run.clone() });
         }
         if !self.has_room(known) {
             return Err(StartError::NoSlot);
         }
-        let job = self.begin(name, Trigger::Operator { by: by.to_owned() }, None, now);
-        job.ok_or_else(|| StartError::NoSuchDrill(name.clone()))
+        let trigger = match self_test {
+            Some(damage) => Trigger::SelfTest { damage, scheduled_for: None },
+            None => Trigger::Operator { by: by.to_owned() },
+        };
+        self.begin(name, trigger, None, now).ok_or_else(|| StartError::NoSuchDrill(name.clone()))
     }
 
     pub(super) fn begun(&mut self, name: &DrillName, run: RunId) {
@@ -407,8 +305,9 @@ impl State {
             // A self-test says nothing of when the drill last ran or passed.
             (Outcome::Ended(summary), _) if matches!(summary.trigger, Trigger::SelfTest { .. }) => {}
             (Outcome::Ended(summary), _) => {
+                let summary = Arc::new(summary);
                 if summary.verdict == Some(Verdict::Passed) {
-                    known.last_success = Some(summary.clone());
+                    known.last_success = Some(Arc::clone(&summary));
                 }
                 known.last = Some(summary);
             }
@@ -422,7 +321,7 @@ impl State {
             }
             // Another process runs the drill. Where the slot itself was taken before, the store says so.
             (Outcome::Taken, Some(waited)) => {
-                actions.push(Action::Skip { drill: name.clone(), slot: waited.slot, why: Skip::Overlap, count: 1 });
+                actions.push(skip(name, waited.slot, Skip::Overlap));
             }
             (Outcome::NotBegun | Outcome::Taken, _) => {}
         }
@@ -502,31 +401,7 @@ impl State {
     }
 }
 
-impl Known {
-    fn view(&self) -> DrillView {
-        DrillView {
-            drill: Arc::clone(&self.drill),
-            file: self.file.clone(),
-            known_since: self.since,
-            next: self.next,
-            waiting: self.waiting.as_ref().map(|waiting| waiting.slot),
-            running: self.running.as_ref().map(|active| Running {
-                run: active.run.clone(),
-                since: active.since,
-                trigger: active.trigger.clone(),
-                cancelled: active.cancelled,
-            }),
-            last: self.last.clone(),
-            last_success: self.last_success.clone(),
-        }
-    }
-}
-
-/// The place of the backup: what a drill names is relative to its file.
-fn target(drill: &Drill, file: &Path) -> PathBuf {
-    let named = match &drill.source {
-        Source::Manifest { path, .. } => path,
-        Source::Dump(dump) => &dump.path,
-    };
-    file.parent().unwrap_or(Path::new("/")).join(named)
+/// One slot of a drill's own schedule.
+fn skip(drill: &DrillName, slot: Slot, why: Skip) -> Action {
+    Action::Skip { drill: drill.clone(), self_test: None, slot, why, count: 1 }
 }

@@ -38,9 +38,9 @@ pub struct DrillView {
     /// A slot that is due and waits for a run to end.
     pub waiting: Option<Slot>,
     pub running: Option<Running>,
-    pub last: Option<RunSummary>,
+    pub last: Option<Arc<RunSummary>>,
     /// The last run that passed.
-    pub last_success: Option<RunSummary>,
+    pub last_success: Option<Arc<RunSummary>>,
 }
 
 #[derive(Debug, Clone)]

@@ -360,11 +360,12 @@ async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
             });
             Ok(())
         }
-        // Exported by the daemon once it serves metrics; the evidence holds findings only.
-        FromAgent::Metric { .. }
-        | FromAgent::Ready
-        | FromAgent::Probed { .. }
-        | FromAgent::Want { .. }
-        | FromAgent::Done { .. } => Ok(()),
+        // For who watches the drill over time; the evidence holds findings only.
+        FromAgent::Metric { check, database, name, labels, value } => {
+            let (check, database, name, labels) = (&check, &database, &name, &labels);
+            journal.observer().update(Update::Metric { check, database, name, labels, value });
+            Ok(())
+        }
+        FromAgent::Ready | FromAgent::Probed { .. } | FromAgent::Want { .. } | FromAgent::Done { .. } => Ok(()),
     }
 }

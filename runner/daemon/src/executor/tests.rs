@@ -187,7 +187,7 @@ async fn a_crash_around_the_claim_of_a_slot_keeps_slot_and_run_together() {
                 assert_eq!(again.expect("it was begun").summary.verdict, Verdict::Passed);
             }
             Cut::After => {
-                assert_eq!(claimed[0].last_slot, Some(slot));
+                assert_eq!(claimed[0].schedules[&None].last_slot, Some(slot));
                 assert_eq!(claimed[0].last.as_ref().map(|run| run.reason), Some(Some(Reason::Interrupted)));
                 assert!(again.is_err_and(|stop| stop.reason == Reason::AlreadyRunning));
             }
@@ -473,7 +473,7 @@ fn drill() -> Drill {
             enforcement: Enforcement::BestEffort,
         }),
         credentials: Credentials::Embedded { ttl: Duration::from_mins(15) },
-        checks: Vec::new(),
+        checks: Arc::default(),
         deadlines: Deadlines::default(),
         self_test: None,
     }

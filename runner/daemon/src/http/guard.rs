@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -24,10 +24,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::problem::Problem;
 use super::throttle::Throttle;
 
-const BODY_BYTES: usize = 64 * 1_024;
+const BODY_BYTES: u64 = 64 * 1_024;
 const URI_BYTES: usize = 2_048;
-/// Until an answer begins; a stream may go on.
-const ANSWER: Duration = Duration::from_secs(30);
 
 /// Nothing that a page did not bring itself, and no script but its own file.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -48,14 +46,17 @@ pub(super) struct Guard {
     tokens: Vec<Token>,
     loopback: bool,
     throttle: Throttle,
+    /// Until an answer begins; a stream may go on.
+    answer: Duration,
 }
 
 impl Guard {
-    pub(super) fn new(config: &Http) -> Self {
+    pub(super) fn new(config: &Http, answer: Duration) -> Self {
         Self {
             tokens: config.tokens.clone(),
             loopback: config.listen.ip().is_loopback(),
             throttle: Throttle::default(),
+            answer,
         }
     }
 
@@ -127,11 +128,7 @@ impl Guard {
 
 /// The routes, behind everything that every request must pass.
 pub(super) fn around(routes: Router, guard: Arc<Guard>) -> Router {
-    routes
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn_with_state(guard, admit))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(headers))
+    routes.layer(from_fn_with_state(guard, admit)).layer(CatchPanicLayer::custom(panicked)).layer(from_fn(headers))
 }
 
 async fn admit(
@@ -145,15 +142,20 @@ async fn admit(
         return Problem::new(StatusCode::URI_TOO_LONG, "uri-too-long", detail, "ask for less at one time")
             .into_response();
     }
+    // No route reads more than this of a body, whatever its length is said to be.
+    if length(request.headers()).is_some_and(|length| length > BODY_BYTES) {
+        let detail = format!("the body has more than {BODY_BYTES} bytes");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail, "`{}` is enough").into_response();
+    }
     match guard.admit(peer, &request) {
         Ok(caller) => request.extensions_mut().insert(caller),
         Err(problem) => return problem.into_response(),
     };
     let timeout = || {
-        let detail = format!("there is no answer after {} s", ANSWER.as_secs());
+        let detail = format!("there is no answer after {} s", guard.answer.as_secs());
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail, "try again; `/readyz` says what is slow")
     };
-    tokio::time::timeout(ANSWER, next.run(request)).await.unwrap_or_else(|_| timeout().into_response())
+    tokio::time::timeout(guard.answer, next.run(request)).await.unwrap_or_else(|_| timeout().into_response())
 }
 
 async fn headers(request: Request, next: Next) -> Response {
@@ -218,6 +220,10 @@ fn token(given: &HeaderValue) -> Option<(Vec<u8>, bool)> {
         return Some((pair[colon + 1..].to_vec(), true));
     }
     None
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -31,15 +31,35 @@ use super::{App, Shared, router};
 /// The name of the socket in the state directory.
 pub const SOCKET: &str = "muster.sock";
 
-/// Connections at one time; those of the socket are counted apart, so that the command line gets through.
-const CONNECTIONS: usize = 512;
-const LOCAL_CONNECTIONS: usize = 64;
-/// Until a request's headers are there, and between two requests.
-const HEADERS: Duration = Duration::from_secs(15);
 const HEADER_BYTES: usize = 32 * 1_024;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What goes on when a stop is asked for may take so long to end.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// What one who asks may take of the daemon.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections at one time.
+    pub(super) connections: usize,
+    /// Those of the socket are counted apart, so that the command line gets through.
+    pub(super) local_connections: usize,
+    pub(super) handshake: Duration,
+    /// Until a request's headers are there, and between two requests.
+    pub(super) headers: Duration,
+    /// Until an answer begins; a stream may go on.
+    pub(super) answer: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            local_connections: 64,
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(15),
+            answer: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Bound, and not listening to anybody yet.
 pub struct Server {
@@ -48,11 +68,16 @@ pub struct Server {
     socket: Socket,
     certificate: Option<Certificate>,
     guard: Guard,
+    bounds: Bounds,
 }
 
 impl Server {
     /// Binds both; `socket` is where the command line looks. Refuses to show anything beyond this machine without TLS and tokens.
     pub fn bind(config: &Http, socket: &Path) -> Result<Self, Stop> {
+        Self::within(Bounds::default(), config, socket)
+    }
+
+    pub(super) fn within(bounds: Bounds, config: &Http, socket: &Path) -> Result<Self, Stop> {
         if !config.listen.ip().is_loopback() && (config.tls.is_none() || config.tokens.is_empty()) {
             return Err(Stop::internal(format!("`http.listen` is {}, which others can reach", config.listen))
                 .advise("name a certificate in `http.tls` and at least one of `http.tokens`, or listen on 127.0.0.1"));
@@ -64,7 +89,8 @@ impl Server {
             .map_err(|stop| stop.advise("name another address in `http.listen`, or end what listens there"))?;
         tcp.set_nonblocking(true).or_stop(Reason::Internal, tried())?;
         let address = tcp.local_addr().or_stop(Reason::Internal, tried())?;
-        Ok(Self { tcp, address, socket: Socket::bind(socket)?, certificate, guard: Guard::new(config) })
+        let guard = Guard::new(config, bounds.answer);
+        Ok(Self { tcp, address, socket: Socket::bind(socket)?, certificate, guard, bounds })
     }
 
     /// Where it listens: a port of 0 has become one.
@@ -77,16 +103,18 @@ impl Server {
         let guard = Arc::new(self.guard);
         let routes = guard::around(router(Shared::new(app, stop.clone())), Arc::clone(&guard));
         let certificate = self.certificate.map(Arc::new);
-        let door = Door { slots: Arc::new(Semaphore::new(CONNECTIONS)), certificate: certificate.clone() };
-        let local = Door { slots: Arc::new(Semaphore::new(LOCAL_CONNECTIONS)), certificate: None };
+        let Bounds { connections, local_connections, handshake, headers, .. } = self.bounds;
+        let slots = |count| Arc::new(Semaphore::new(count));
+        let door = Door { slots: slots(connections), certificate: certificate.clone(), handshake };
+        let local = Door { slots: slots(local_connections), certificate: None, handshake };
         let failed = |what: String| Stop::internal(what).advise("the daemon's log says more");
 
         let tcp = axum_server::from_tcp(self.tcp).or_stop(Reason::Internal, "listening on TCP")?;
         let (tcp_handle, unix_handle) = (Handle::new(), Handle::new());
-        let tcp = listen(tcp.acceptor(door), tcp_handle.clone(), routes.clone());
+        let tcp = listen(tcp.acceptor(door), tcp_handle.clone(), routes.clone(), headers);
         let unix = self.socket.listener.try_clone().and_then(axum_server::from_unix);
         let unix = unix.or_stop(Reason::Internal, "listening on the socket")?;
-        let unix = listen(unix.acceptor(local), unix_handle.clone(), routes);
+        let unix = listen(unix.acceptor(local), unix_handle.clone(), routes, headers);
         let follow = async {
             match &certificate {
                 Some(certificate) => certificate.follow().await,
@@ -107,7 +135,12 @@ impl Server {
     }
 }
 
-async fn listen<A, S>(mut server: axum_server::Server<A, Door>, handle: Handle<A>, routes: Router) -> io::Result<()>
+async fn listen<A, S>(
+    mut server: axum_server::Server<A, Door>,
+    handle: Handle<A>,
+    routes: Router,
+    headers: Duration,
+) -> io::Result<()>
 where
     A: Address<Stream = S> + Send + Sync + 'static,
     S: Incoming,
@@ -117,7 +150,7 @@ where
         .http_builder()
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(headers)
         .max_headers(64)
         .max_buf_size(HEADER_BYTES);
     server.serve(tower::make::Shared::new(routes)).await
@@ -168,6 +201,7 @@ impl Drop for Socket {
 struct Door {
     slots: Arc<Semaphore>,
     certificate: Option<Arc<Certificate>>,
+    handshake: Duration,
 }
 
 trait Incoming: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -198,12 +232,13 @@ impl<S: Incoming> Accept<S, Router> for Door {
 
     fn accept(&self, stream: S, routes: Router) -> Self::Future {
         let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let handshake = self.handshake;
         let acceptor = self.certificate.as_ref().map(|certificate| certificate.acceptor());
         Box::pin(async move {
             let slot = slot.map_err(|_| io::Error::other("as many connections as may be are open"))?;
             let service = Extension(stream.peer()?).layer(routes);
             let stream: Box<dyn Stream> = match acceptor {
-                Some(acceptor) => Box::new(tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??),
+                Some(acceptor) => Box::new(tokio::time::timeout(handshake, acceptor.accept(stream)).await??),
                 None => Box::new(stream),
             };
             Ok((Held { stream, _slot: slot }, service))

@@ -4,10 +4,11 @@
 //! never ran has its series and a drill that is gone has none. [`Timed`] puts a clock on the store. What outlives a process,
 //! and what other processes change, is read from the store: [`Metrics::remember`] once, [`Metrics::refresh`] again and again.
 //!
-//! Labels have bounds: drills and their checks, and words of muster's own. A run's id is never one. Series by drill are kept in
+//! Labels have bounds: drills and their checks, words of muster's own, and so many figures of plugins. A run's id is never one. Series by drill are kept in
 //! little memory and written as text directly: a family of the `prometheus` crate would hold each name and label of ten
 //! thousand drills twice while it is scraped.
 mod fixed;
+mod of_check;
 mod of_drill;
 mod of_leases;
 mod render;
@@ -31,7 +32,8 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::timed::Timed;
 
 use self::fixed::Fixed;
-use self::of_drill::{Going, OfDrill};
+use self::of_check::Series;
+use self::of_drill::{Going, OfDrill, damage_of};
 use crate::dispatcher::{Happening, Listener, RunUpdate, Skip, View};
 
 /// What `/metrics` is sent as.
@@ -196,6 +198,14 @@ impl Listener for Metrics {
                     self.fixed.leases.renewed();
                 }
             }
+            Happening::Run { drill, run, update: RunUpdate::Metric { check, database, name, labels, value } } => {
+                let series = Series::new(check, database, name, labels);
+                if let (Some(series), Some(going)) = (series, lock(&self.going).get_mut(drill))
+                    && going.run == *run
+                {
+                    going.seen.metric(series, *value);
+                }
+            }
             Happening::Run { update: RunUpdate::Progress { .. } | RunUpdate::Check { .. }, .. } => {}
             Happening::Skipped { drill, why, count, .. } => {
                 if let Some(place) = Skip::ALL.iter().position(|known| known == why) {
@@ -203,6 +213,9 @@ impl Listener for Metrics {
                 }
             }
             Happening::NotBegun { drill, .. } => lock(&self.of(drill)).not_begun += 1,
+            Happening::Recovered { drill, trigger, summary, .. } => {
+                lock(&self.of(drill)).concluded(damage_of(trigger), summary);
+            }
         }
     }
 }

@@ -10,10 +10,13 @@ use drill::phase::Phase;
 use drill::verdict::Reason;
 use jiff::Timestamp;
 
+use super::of_check::Series;
 use crate::dispatcher::Skip;
 
 /// Checks of one run that have series of their own; a drill file may name more than anybody would look at.
 pub(super) const CHECKS: usize = 50;
+/// And series that its checks report; each check has a limit of its own as well.
+pub(super) const REPORTED: usize = 200;
 
 #[derive(Default)]
 pub(super) struct OfDrill {
@@ -98,6 +101,8 @@ pub(super) struct Seen {
     /// By severity: info, warning, failure.
     pub(super) findings: [u32; 3],
     pub(super) checks: BTreeMap<Box<str>, Usage>,
+    /// What checks reported. The ledger does not have it: it is not there after a restart, until the next run.
+    pub(super) reported: BTreeMap<Series, f64>,
 }
 
 /// What one check took of one run, over all databases.
@@ -127,6 +132,12 @@ impl Seen {
         }
     }
 
+    pub(super) fn metric(&mut self, series: Series, value: f64) {
+        if self.reported.len() < REPORTED || self.reported.contains_key(&series) {
+            self.reported.insert(series, value);
+        }
+    }
+
     fn check(&mut self, check: &CheckEnded) {
         if self.checks.len() >= CHECKS && !self.checks.contains_key(check.check.as_str()) {
             return;
@@ -135,6 +146,14 @@ impl Seen {
         usage.wall_time += check.usage.wall_time;
         usage.cpu_time += check.usage.cpu_time;
         usage.memory = usage.memory.max(check.usage.memory);
+    }
+}
+
+/// Of a self-test.
+pub(super) fn damage_of(trigger: &Trigger) -> Option<Damage> {
+    match trigger {
+        Trigger::SelfTest { damage, .. } => Some(*damage),
+        Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => None,
     }
 }
 
@@ -167,13 +186,9 @@ pub(super) struct Going {
 
 impl Going {
     pub(super) fn new(started: &RunStarted, at: Timestamp) -> Self {
-        let self_test = match &started.trigger {
-            Trigger::SelfTest { damage, .. } => Some(*damage),
-            Trigger::Command | Trigger::Schedule { .. } | Trigger::Operator { .. } => None,
-        };
         Self {
             run: started.run.clone(),
-            self_test,
+            self_test: damage_of(&started.trigger),
             seen: Seen::default(),
             sandbox: false,
             lease: false,

@@ -162,9 +162,11 @@ fn schedules(text: &mut Text, rows: &[Row<'_>], now: Timestamp) {
     let help = "Since when muster knows the drill.";
     each(text, rows, "muster_drill_known_since_timestamp_seconds", help, |row| Some(seconds(row.view.known_since)));
     let help = "When the last run began; 0 if there was none.";
-    each(text, rows, "muster_last_run_timestamp_seconds", help, |row| Some(began(row.view.last.as_ref())));
+    each(text, rows, "muster_last_run_timestamp_seconds", help, |row| Some(began(row.view.last.as_deref())));
     let help = "When the last run that passed began; 0 if there was none.";
-    each(text, rows, "muster_last_success_timestamp_seconds", help, |row| Some(began(row.view.last_success.as_ref())));
+    each(text, rows, "muster_last_success_timestamp_seconds", help, |row| {
+        Some(began(row.view.last_success.as_deref()))
+    });
     let help = "When the next run begins; none without a schedule.";
     each(text, rows, "muster_next_run_timestamp_seconds", help, |row| {
         row.view.waiting.or(row.view.next).map(|slot| seconds(slot.starts))
@@ -257,6 +259,19 @@ fn results(text: &mut Text, rows: &[Row<'_>]) {
     let help = "The most memory that a check's plugin had in the last run.";
     #[expect(clippy::cast_precision_loss, reason = "no plugin has 2^52 bytes")]
     of_checks(text, rows, "muster_plugin_memory_bytes", help, |usage| usage.memory as f64);
+    reported(text, rows);
+}
+
+/// After what muster measures of checks, what they report themselves.
+fn reported(text: &mut Text, rows: &[Row<'_>]) {
+    let help = "What checks of the last run reported, by the name that their plugins give it. Not there after a restart, until \
+                the next run.";
+    text.family("muster_check_metric", Kind::Gauge, help);
+    for row in rows {
+        for (series, value) in lock(&row.kept).last.iter().flat_map(|last| &last.reported) {
+            text.sample(&series.labels(row.name), *value);
+        }
+    }
 }
 
 fn of_last(row: &Row<'_>, value: impl Fn(&Seen) -> Option<Duration>) -> Option<f64> {

@@ -260,7 +260,7 @@ fn lag_counts_from_when_a_slot_starts_and_skipped_slots_have_their_reason() {
     for why in Skip::ALL {
         let scheduled_for = at("2026-11-22T02:15:00Z");
         let slot = drill::schedule::Slot { scheduled_for, starts: scheduled_for };
-        metrics.heard(&Happening::Skipped { drill: name("orders"), slot, why, count: 1 });
+        metrics.heard(&Happening::Skipped { drill: name("orders"), self_test: None, slot, why, count: 1 });
     }
     let text = metrics.render();
     for why in Skip::ALL {
@@ -380,7 +380,7 @@ fn alert(kind: &str) -> Alert {
 fn until_the_store_was_asked_the_last_run_says_what_it_left() {
     let mut view = DrillView::clone(&known(drill("orders", "")));
     let started = sample::started("orders", Path::new("/evidence"));
-    view.last = Some(RunSummary {
+    view.last = Some(Arc::new(RunSummary {
         run: started.run.clone(),
         drill: started.drill.clone(),
         started: started.at,
@@ -391,7 +391,7 @@ fn until_the_store_was_asked_the_last_run_says_what_it_left() {
         recovery_time_milliseconds: Some(1_500),
         evidence: None,
         trigger: Trigger::Command,
-    });
+    }));
     let (metrics, _) = metrics(vec![Arc::new(view)]);
     let text = metrics.render();
     assert_has(
@@ -428,6 +428,53 @@ async fn a_timed_store_is_the_same_store_with_a_clock() {
     let concluded = Event::Concluded(sample::summary(Reason::Interrupted, "a signal"));
     timed.append(&started.run, &concluded).await.unwrap_err();
     assert_has(&metrics.render(), &[("muster_store_errors_total{operation=\"append\"}", 1.0)]);
+}
+
+#[test]
+fn what_a_check_reports_is_a_bounded_number_of_series_of_the_last_run() {
+    let (metrics, _) = metrics(vec![known(drill("orders", ""))]);
+    let started = sample::started("orders", Path::new("/evidence"));
+    let report = |name: &str, labels: &[(&str, &str)], value: f64| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (check, database) = ("freshness".to_owned(), "shop".to_owned());
+        let update = RunUpdate::Metric { check, database, name: name.to_owned(), labels, value };
+        metrics.heard(&Happening::Run { drill: name_of_orders(), run: started.run.clone(), update });
+    };
+    let mut events = sample::stamp(&started, vec![Event::Concluded(sample::summary(Reason::Proven, "fine")), ended()]);
+    let last = events.split_off(1);
+    events.into_iter().for_each(|event| tell(&metrics, &started, event));
+    report("age_seconds", &[("table", "public.\"orders\"")], 12.5);
+    report("age_seconds", &[("table", "public.\"orders\"")], 13.5);
+    report("age_seconds", &[("drill", "stock")], 1.0);
+    (0..500).for_each(|n| report(&format!("m{n}"), &[], 1.0));
+    assert!(!metrics.render().contains("muster_check_metric{"), "the last run's figures, and it has not ended");
+    last.into_iter().for_each(|event| tell(&metrics, &started, event));
+    let text = metrics.render();
+    let series = "muster_check_metric{drill=\"orders\",check=\"freshness\",database=\"shop\",metric=\"age_seconds\",\
+                  table=\"public.\\\"orders\\\"\"}";
+    assert_has(&text, &[(series, 13.5)]);
+    assert!(!text.contains("drill=\"stock\""), "{text}");
+    assert_eq!(text.matches("muster_check_metric{").count(), 200);
+    assert!(!text.contains(started.run.as_str()));
+}
+
+fn name_of_orders() -> DrillName {
+    name("orders")
+}
+
+fn ended() -> Event {
+    Event::Ended { leftovers: Leftovers::None }
+}
+
+#[test]
+fn a_run_that_somebody_else_ended_counts() {
+    let (metrics, _) = metrics(vec![known(drill("orders", ""))]);
+    let started = sample::started("orders", Path::new("/evidence"));
+    let summary = sample::summary(Reason::Interrupted, "its process is gone");
+    let (drill, run) = (name_of_orders(), started.run);
+    metrics.heard(&Happening::Recovered { drill, run, trigger: Trigger::Command, summary });
+    let counted = "muster_runs_total{drill=\"orders\",verdict=\"inconclusive\",reason=\"interrupted\"}";
+    assert_has(&metrics.render(), &[(counted, 1.0)]);
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{Alert, ChainLink, Chained, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, Store};
+use drill::ledger::{Damage, Event, Owner, RunStarted, Stamped};
+use drill::port::{
+    Alert, ChainLink, Chained, Delivery, DrillHistory, Outbox, Pruned, Quarantine, RunSummary, SeenSchedule, Store,
+};
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use jiff::Timestamp;
@@ -154,8 +156,18 @@ impl Store for Timed {
         self.time("chain", self.inner.chain()).await
     }
 
-    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
-        self.time("skip", self.inner.skip(drill, scheduled_for, why)).await
+    async fn skip(
+        &self,
+        drill: &DrillName,
+        self_test: Option<Damage>,
+        scheduled_for: Timestamp,
+        why: &str,
+    ) -> Result<bool, Stop> {
+        self.time("skip", self.inner.skip(drill, self_test, scheduled_for, why)).await
+    }
+
+    async fn seen(&self, schedules: &[SeenSchedule]) -> Result<(), Stop> {
+        self.time("seen", self.inner.seen(schedules)).await
     }
 
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
@@ -164,6 +176,10 @@ impl Store for Timed {
 
     async fn prune(&self, before: Option<Timestamp>, keep: Option<u32>) -> Result<Pruned, Stop> {
         self.time("prune", self.inner.prune(before, keep)).await
+    }
+
+    async fn try_write(&self) -> Result<(), Stop> {
+        self.time("try-write", self.inner.try_write()).await
     }
 
     async fn check(&self) -> Result<(), Stop> {
@@ -240,6 +256,10 @@ impl Outbox for Timed {
             self.metrics.told(destination, if again.is_some() { Told::Later } else { Told::GivenUp });
         }
         self.time("undelivered", self.inner.undelivered(deliveries, destination, at, again, why)).await
+    }
+
+    async fn hurry(&self, destination: &str) -> Result<(), Stop> {
+        self.time("hurry", self.inner.hurry(destination)).await
     }
 
     async fn tidy(&self, destinations: &[String], before: Timestamp) -> Result<u64, Stop> {

@@ -13,6 +13,7 @@ use drill::ledger::Owner;
 use drill::port::Store;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +23,12 @@ use crate::alarms::Alarms;
 use crate::alerts::Sender;
 use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
-use crate::executor::{Silent, recover};
+use crate::executor::{Ports, Recovered, Silent, recover};
 use crate::feed::Feed;
 use crate::logs::LogListener;
 use crate::metrics::{Metrics, Timed};
 use crate::owner::{self, ThisProcess};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{self, Reconciler};
 use crate::runner::DrillRunner;
 use crate::{evidence, http, logs, state_dir, wiring};
 
@@ -52,21 +53,25 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let socket = config.http.socket.clone().unwrap_or_else(|| state_directory.join(http::SOCKET));
     let server = http::Server::bind(&config.http, &socket)?;
     // What killed runs left goes first: their drills could not begin, and what they hold may be needed.
-    settle(&ports, &me.owner, &state_directory).await?;
+    let since = Timestamp::now();
+    let recovered = settle(&ports, &me.owner, &state_directory).await?;
 
     let keeper = Keeper::new(config.drills.clone()).await?;
     let drills = keeper.book().drills.len();
     let alarms = Alarms::new(ports.store.clone());
     let sender = Sender::new(ports.store.clone(), wiring::destinations(&config.alerts)?, alarms.changed());
     let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
-    let reconciler = Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), config.retention);
     let feed = Feed::new();
+    let listeners = Listeners::new(vec![metrics.clone(), Arc::new(feed.clone()), Arc::new(LogListener)]);
+    reconcile::tell(&recovered, since, ports.store.as_ref(), &listeners).await;
+    let reconciler =
+        Reconciler::new(ports.clone(), me.owner.clone(), alarms.clone(), listeners.clone(), config.retention);
     let setup = Setup {
         concurrency: config.concurrency,
         grace: config.shutdown.grace,
         store: Arc::clone(&ports.store),
         runner: Arc::new(runner),
-        listeners: Listeners::new(vec![metrics.clone(), Arc::new(feed.clone()), Arc::new(LogListener)]),
+        listeners,
         alarms,
     };
     let (dispatcher, handle) = Dispatcher::new(setup, keeper.book()).await?;
@@ -117,7 +122,7 @@ async fn refresh(metrics: Arc<Metrics>, store: Arc<dyn Store>) -> Result<(), Sto
     }
 }
 
-async fn settle(ports: &crate::executor::Ports, me: &Owner, state_directory: &Path) -> Result<(), Stop> {
+async fn settle(ports: &Ports, me: &Owner, state_directory: &Path) -> Result<Recovered, Stop> {
     let alive = |owner: &Owner| owner::is_alive(state_directory, owner);
     let recovered = recover(ports, Arc::new(Silent), me, alive).await?;
     for (run, leftovers) in &recovered.settled {
@@ -126,7 +131,7 @@ async fn settle(ports: &crate::executor::Ports, me: &Owner, state_directory: &Pa
     for (run, stop) in &recovered.troubles {
         tracing::error!(run = run.as_str(), %stop, "a run could not be settled");
     }
-    Ok(())
+    Ok(recovered)
 }
 
 /// SIGTERM and SIGINT stop the daemon; each further one waits less. Never ends.

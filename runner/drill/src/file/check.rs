@@ -2,6 +2,7 @@
 //!
 //! Form has been checked before, and has said what it had to say; what cannot be read here is taken as left out.
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::problem::{Problem, Problems};
@@ -273,7 +274,7 @@ fn checks(
     deadlines_node: Option<&Node>,
     deadlines: Deadlines,
     problems: &mut Problems,
-) -> Vec<Check> {
+) -> Arc<[Check]> {
     let Some(node) = node else { return default_checks(deadlines) };
     let mut lines = BTreeMap::new();
     let mut checks = Vec::new();
@@ -301,7 +302,7 @@ fn checks(
             checks.push(check_of(item, name, plugin, deadlines, problems));
         }
     }
-    checks
+    checks.into()
 }
 
 fn check_of(node: &Node, name: &str, plugin: Plugin, deadlines: Deadlines, problems: &mut Problems) -> Check {
@@ -341,7 +342,17 @@ fn check_limits(node: Option<&Node>, default: CheckLimits) -> CheckLimits {
     }
 }
 
-fn default_checks(deadlines: Deadlines) -> Vec<Check> {
+/// Made once for all drills that name no deadlines either.
+fn default_checks(deadlines: Deadlines) -> Arc<[Check]> {
+    static USUAL: OnceLock<Arc<[Check]>> = OnceLock::new();
+    if deadlines == Deadlines::default() {
+        Arc::clone(USUAL.get_or_init(|| made_checks(deadlines)))
+    } else {
+        made_checks(deadlines)
+    }
+}
+
+fn made_checks(deadlines: Deadlines) -> Arc<[Check]> {
     let check = |(name, plugin, needs): &(&str, &str, Option<Need>)| {
         let plugin = Plugin::Builtin((*plugin).to_owned());
         Check {

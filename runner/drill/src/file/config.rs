@@ -116,18 +116,30 @@ impl Reader<'_> {
             self.unique(names, item, "destination");
             let (name, url) = (text(Some(item), "name"), text(Some(item), "url"));
             let secret = item.get("secret").and_then(|secret| self.secret(secret));
+            let ca = self.ca(item);
             if let (Some(name), Some(url), Some(secret)) = (name, url, secret) {
-                alerts.webhooks.push(Webhook { name: name.to_owned(), url: url.to_owned(), secret });
+                alerts.webhooks.push(Webhook { name: name.to_owned(), url: url.to_owned(), secret, ca });
             }
         }
         for item in items("alertmanagers") {
             self.unique(names, item, "destination");
+            let ca = self.ca(item);
             if let (Some(name), Some(url)) = (text(Some(item), "name"), text(Some(item), "url")) {
                 let url = url.trim_end_matches('/').to_owned();
-                alerts.alertmanagers.push(Alertmanager { name: name.to_owned(), url });
+                alerts.alertmanagers.push(Alertmanager { name: name.to_owned(), url, ca });
             }
         }
         alerts
+    }
+
+    /// Who may vouch for a destination.
+    fn ca(&mut self, item: &Node) -> Option<PathBuf> {
+        let node = item.get("ca")?;
+        if text(Some(item), "url").is_some_and(|url| url.starts_with("http://")) {
+            let problem = Problem::at(node.place, "`ca` is about TLS, and this URL begins with http://");
+            self.problems.push(problem.hint("use https://, or remove `ca`"));
+        }
+        self.path_of(Some(node), "file")
     }
 
     fn logs(&mut self, node: Option<&Node>) -> Logs {
@@ -377,6 +389,7 @@ static WEBHOOK: Shape = Shape {
         required("name", Form::Text(&rule::CHECK_NAME), "Unique among all destinations."),
         required("url", Form::Text(&URL), "Where alerts are posted."),
         required("secret", Form::Object(&SECRET), "Signs each request with HMAC-SHA-256."),
+        optional("ca", Form::Object(&CA), "Who may vouch for it, and nobody else. Default: whom the system trusts."),
     ],
 };
 
@@ -385,7 +398,13 @@ static ALERTMANAGER: Shape = Shape {
     keys: &[
         required("name", Form::Text(&rule::CHECK_NAME), "Unique among all destinations."),
         required("url", Form::Text(&URL), "Its base, such as http://127.0.0.1:9093."),
+        optional("ca", Form::Object(&CA), "Who may vouch for it, and nobody else. Default: whom the system trusts."),
     ],
+};
+
+static CA: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[required("file", Form::Text(&rule::PATH), "Certificates of authorities, as PEM.")],
 };
 
 static LOGS: Shape = Shape {

@@ -40,7 +40,7 @@ pub trait Outbox: Send + Sync {
     /// Open alerts, oldest first.
     async fn open_alerts(&self) -> Result<Vec<Alert>, Stop>;
 
-    /// What `destination` has not been told yet and may be told now, oldest first. Other words of what it knows to be open wait
+    /// What `destination` has not been told yet and may be told now: what was tried least often first, then the oldest. Other words of what it knows to be open wait
     /// until [`NEW_WORDS`] after the last ones; what is open comes again `repeat` after it was told.
     async fn due(
         &self,
@@ -62,6 +62,9 @@ pub trait Outbox: Send + Sync {
         again: Option<Timestamp>,
         why: &str,
     ) -> Result<(), Stop>;
+
+    /// `destination` hears again: what waits for its next try is due now.
+    async fn hurry(&self, destination: &str) -> Result<(), Stop>;
 
     /// Forgets alerts that are resolved, and of which each of `destinations` was told or that were resolved before `before`;
     /// and what destinations know that are not among them. How many alerts it forgot.

@@ -16,7 +16,9 @@ pub use isolation::{
     AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, FEED, InputFile, Isolation, Leftover, LineSink,
     Output, PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,
 };
-pub use store::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+pub use store::{
+    ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, ScheduleHistory, SeenSchedule, Store,
+};
 
 /// Work done, out of what there is to do where that can be known. Called often; must return at once.
 pub trait Progress: Send + Sync {

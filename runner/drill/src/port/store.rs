@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Stretch;
 use crate::id::{DrillName, RunId, Sha256Digest};
-use crate::ledger::{Event, Owner, RunStarted, Stamped, Trigger};
+use crate::ledger::{Damage, Event, Owner, RunStarted, Stamped, Trigger};
 use crate::port::Outbox;
 use crate::stop::Stop;
 use crate::verdict::{Leftovers, Reason, Verdict};
@@ -62,10 +63,20 @@ pub trait Store: Outbox {
     /// The link of one run.
     async fn chained(&self, run: &RunId) -> Result<Option<Chained>, Stop>;
 
-    /// Writes that a slot of a drill is not run, and why. False where the slot was claimed or skipped before.
-    async fn skip(&self, drill: &DrillName, scheduled_for: jiff::Timestamp, why: &str) -> Result<bool, Stop>;
+    /// Writes that a slot of a drill, or of one of its self-tests, is not run, and why. False where the slot was claimed or
+    /// skipped before.
+    async fn skip(
+        &self,
+        drill: &DrillName,
+        self_test: Option<Damage>,
+        scheduled_for: jiff::Timestamp,
+        why: &str,
+    ) -> Result<bool, Stop>;
 
-    /// What is known of each drill that ever had a run or a slot.
+    /// Writes since when schedules are as they are, all of them or none. When each was first seen stays.
+    async fn seen(&self, schedules: &[SeenSchedule]) -> Result<(), Stop>;
+
+    /// What is known of each drill that was ever seen, or had a run or a slot.
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop>;
 
     /// Forgets ended runs that owe nothing, in bounded portions: of each drill those older than `before` and those beyond the
@@ -84,6 +95,9 @@ pub trait Store: Outbox {
 
     /// Stretches of deleted evidence that begin in this part of the chain, oldest first.
     async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop>;
+
+    /// Writes something that nobody reads, durably: an error says why it takes nothing.
+    async fn try_write(&self) -> Result<(), Stop>;
 
     /// Reads all of it and says what is damaged.
     async fn check(&self) -> Result<(), Stop>;
@@ -148,11 +162,32 @@ impl Chained {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrillHistory {
     pub drill: DrillName,
-    /// The newest slot of its schedule that was claimed or skipped.
-    pub last_slot: Option<jiff::Timestamp>,
+    /// When a daemon first read it. None where only commands ran it.
+    pub first_seen: Option<jiff::Timestamp>,
+    /// Of its own schedule (None), and of those of its self-tests.
+    pub schedules: BTreeMap<Option<Damage>, ScheduleHistory>,
     pub last: Option<RunSummary>,
     /// The last run that passed.
     pub last_success: Option<RunSummary>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScheduleHistory {
+    /// The newest slot that was claimed or skipped.
+    pub last_slot: Option<jiff::Timestamp>,
+    /// What was seen last, and since when it is so.
+    pub seen: Option<(String, jiff::Timestamp)>,
+}
+
+/// A schedule as a daemon read it: what falls due from now on is missed where nobody runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenSchedule {
+    pub drill: DrillName,
+    /// None: the drill's own.
+    pub self_test: Option<Damage>,
+    /// What its times follow from; empty where the drill has no schedule.
+    pub words: String,
+    pub at: jiff::Timestamp,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -76,6 +76,10 @@ impl Calendar {
         Ok(calendar)
     }
 
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
     /// The first slot that is scheduled after `after` and starts in no blackout.
     pub fn next(&self, after: Timestamp) -> Option<Slot> {
         self.parsed().next(after)

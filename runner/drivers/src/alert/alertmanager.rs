@@ -22,9 +22,9 @@ pub struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// `url` is its base.
-    pub fn new(name: &str, url: &str) -> Result<Self, Stop> {
-        Ok(Self { destination: Destination::new(name, url, "/api/v2/alerts")? })
+    /// `url` is its base; `ca` is PEM: these authorities may vouch for it, and nobody else.
+    pub fn new(name: &str, url: &str, ca: Option<&[u8]>) -> Result<Self, Stop> {
+        Ok(Self { destination: Destination::new(name, url, "/api/v2/alerts", ca)? })
     }
 }
 

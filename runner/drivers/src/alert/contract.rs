@@ -176,7 +176,7 @@ fn install_provider() {
 }
 
 fn webhook(url: &str) -> Box<dyn Alerts> {
-    Box::new(Webhook::new("pager", url, Secret::new(SECRET.to_owned())).unwrap())
+    Box::new(Webhook::new("pager", url, Secret::new(SECRET.to_owned()), None).unwrap())
 }
 
 fn of_webhook(heard: &Heard) -> Vec<(String, bool)> {
@@ -196,7 +196,7 @@ fn of_alertmanager(heard: &Heard) -> Vec<(String, bool)> {
 async fn each(test: impl AsyncFn(World)) {
     test(fake()).await;
     test(http(webhook, of_webhook).await).await;
-    test(http(|url| Box::new(Alertmanager::new("am", url).unwrap()), of_alertmanager).await).await;
+    test(http(|url| Box::new(Alertmanager::new("am", url, None).unwrap()), of_alertmanager).await).await;
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn who_never_answers_is_not_waited_for() {
     let (address, _server) = other.listen().await;
     other.ways([Way::Hang]);
     let url = format!("http://{address}/");
-    let hook = Destination::within("pager", &url, "", std::time::Duration::from_millis(100)).unwrap();
+    let hook = Destination::within("pager", &url, "", None, std::time::Duration::from_millis(100)).unwrap();
     let stop = hook.send(hook.post(b"{}".to_vec())).await.unwrap_err();
     assert!(stop.message.ends_with("no answer in time"), "{stop}");
 }
@@ -299,36 +299,63 @@ async fn nobody_there_is_an_error_without_secrets() {
     assert!(stop.message.contains("refused") && !format!("{stop:?}").contains("canary"), "{stop:?}");
 }
 
-#[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
-    install_provider();
-    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+/// Answers one request, if its certificate is good enough for whoever asks.
+async fn over_tls(own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> (String, JoinSet<bool>) {
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+    let config = Arc::new(config.with_single_cert(vec![own.cert.der().clone()], key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
     let mut server = JoinSet::new();
     server.spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         let work = move || {
-            let mut session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-            session.complete_io(&mut stream).is_err()
+            let mut session = rustls::ServerConnection::new(config).unwrap();
+            let mut stream = rustls::Stream::new(&mut session, &mut stream);
+            let heard = std::io::Read::read(&mut stream, &mut [0; 1_024]).is_ok_and(|bytes| bytes > 0);
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            heard
         };
-        assert!(tokio::task::spawn_blocking(work).await.unwrap(), "it went on talking");
+        tokio::task::spawn_blocking(work).await.unwrap()
     });
-    let stop = webhook(&format!("https://{address}/")).send(&[delivery(1, "orders", false)]).await.unwrap_err();
-    assert!(stop.message.contains("invalid peer certificate"), "{stop}");
-    server.join_next().await.unwrap().unwrap();
+    (url, server)
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused() {
+    install_provider();
+    let own = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certified, other) = (own(), own());
+    let vouched = certified.cert.pem();
+    for (ca, good) in [(None, false), (Some(other.cert.pem()), false), (Some(vouched), true)] {
+        let (url, mut server) = over_tls(&certified).await;
+        let ca = ca.as_ref().map(String::as_bytes);
+        let hook = Webhook::new("pager", &url, Secret::new(SECRET.to_owned()), ca).unwrap();
+        let sent = hook.send(&[delivery(1, "orders", false)]).await;
+        assert_eq!(server.join_next().await.unwrap().unwrap(), good, "it was told something");
+        match sent {
+            Ok(()) => assert!(good, "anybody was trusted"),
+            Err(stop) => assert!(!good && stop.message.contains("invalid peer certificate"), "{stop}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_certificate_is_no_authority() {
+    install_provider();
+    for (ca, said) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\nx\n", "`ca`")] {
+        let stop = Alertmanager::new("am", "https://127.0.0.1/", Some(ca.as_bytes())).err().unwrap();
+        assert!(stop.message.contains(said), "{stop}");
+    }
 }
 
 #[test]
 fn a_url_that_is_none_is_refused_without_its_secrets() {
     install_provider();
     for url in ["", "no url canary", "ftp://canary@host/", "unix:/canary", "http://user:canary@:99999/"] {
-        let stop = Alertmanager::new("am", url).err().unwrap();
+        let stop = Alertmanager::new("am", url, None).err().unwrap();
         assert!(stop.message.contains("`am`") && !format!("{stop:?}").contains("canary"), "{url}: {stop:?}");
     }
 }

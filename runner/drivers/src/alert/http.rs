@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use drill::stop::{Stop, chain};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Request, Url};
+use reqwest::{Certificate, Client, Method, Request, Url};
 
 /// To a connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -19,12 +19,18 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// `beneath` is added to the path of the URL.
-    pub(super) fn new(name: &str, url: &str, beneath: &str) -> Result<Self, Stop> {
-        Self::within(name, url, beneath, WHOLE)
+    /// `beneath` is added to the path of the URL. With `ca` (PEM) only those authorities may vouch for it.
+    pub(super) fn new(name: &str, url: &str, beneath: &str, ca: Option<&[u8]>) -> Result<Self, Stop> {
+        Self::within(name, url, beneath, ca, WHOLE)
     }
 
-    pub(super) fn within(name: &str, url: &str, beneath: &str, whole: Duration) -> Result<Self, Stop> {
+    pub(super) fn within(
+        name: &str,
+        url: &str,
+        beneath: &str,
+        ca: Option<&[u8]>,
+        whole: Duration,
+    ) -> Result<Self, Stop> {
         let refused = |why: String| {
             let advice = "an alert's destination is an `http` or `https` URL with a host";
             Stop::internal(format!("alerts cannot be sent to `{name}`: {why}")).advise(advice)
@@ -43,7 +49,11 @@ impl Destination {
             .timeout(whole)
             .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")));
         // Without TLS the system's certificates are not needed, and some machines have none.
-        let builder = if url.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
+        let builder = match ca {
+            Some(ca) => builder.tls_certs_only(authorities(ca).map_err(refused)?),
+            None if url.scheme() == "http" => builder.tls_certs_only([]),
+            None => builder,
+        };
         let client = builder.build().map_err(|error| {
             refused(format!("no TLS client can be made: {}", chain(&error)))
                 .advise("install the system's certificates, or name a file of them in SSL_CERT_FILE")
@@ -96,5 +106,13 @@ impl Destination {
         let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let (scheme, host) = scheme_and_host;
         Stop::internal(format!("alerts to `{}` ({scheme}://{host}{port}): {what}", self.name))
+    }
+}
+
+fn authorities(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    match Certificate::from_pem_bundle(pem) {
+        Ok(found) if found.is_empty() => Err("its `ca` holds no certificate".to_owned()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("its `ca` cannot be read: {}", chain(&error))),
     }
 }

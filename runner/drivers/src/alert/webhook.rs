@@ -26,8 +26,9 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    pub fn new(name: &str, url: &str, secret: Secret) -> Result<Self, Stop> {
-        Ok(Self { destination: Destination::new(name, url, "")?, secret })
+    /// `ca` is PEM: these authorities may vouch for it, and nobody else.
+    pub fn new(name: &str, url: &str, secret: Secret, ca: Option<&[u8]>) -> Result<Self, Stop> {
+        Ok(Self { destination: Destination::new(name, url, "", ca)?, secret })
     }
 
     async fn send_one(&self, delivery: &Delivery) -> Result<(), Stop> {

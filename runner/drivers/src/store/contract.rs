@@ -48,6 +48,9 @@ macro_rules! contract {
     };
 }
 mod outbox;
+mod slots;
+
+use self::slots::*;
 
 contract!(
     an_id_is_made_once,
@@ -63,6 +66,7 @@ contract!(
     alerts_wait_in_order,
     a_slot_is_run_or_skipped_once,
     a_history_is_what_a_schedule_goes_on_from,
+    a_schedule_is_known_since_its_words_and_a_drill_since_it_was_first_seen,
     what_owes_something_and_the_last_success_are_not_forgotten,
     the_bounds_of_age_and_number_hold_each_on_its_own,
     evidence_that_was_deleted_stays_a_stretch_of_the_chain,
@@ -323,64 +327,6 @@ async fn an_event_of_absurd_size_is_refused(world: &dyn World) {
     assert!(stop.message.contains("bytes"), "{stop}");
     store.append(&run.run, &Event::Connections { lines: vec!["x".to_owned()] }).await.unwrap();
     assert_eq!(store.events(&run.run).await.unwrap().len(), 2);
-}
-
-fn scheduled(drill: &str, minute: u8, slot: &str) -> RunStarted {
-    RunStarted { trigger: Trigger::Schedule { scheduled_for: slot.parse().unwrap() }, ..started(drill, minute, 10) }
-}
-
-const SLOT: &str = "2026-11-22T02:15:00Z";
-
-async fn pass(store: &dyn Store, run: &RunStarted) {
-    for event in [concluded(), evidence_written(run), Event::Ended { leftovers: Leftovers::None }] {
-        store.append(&run.run, &event).await.unwrap();
-    }
-}
-
-fn evidence_written(run: &RunStarted) -> Event {
-    Event::EvidenceWritten { path: format!("/evidence/{}", run.run), digest: Sha256Digest::of(b"e"), sequence: 1 }
-}
-
-async fn a_slot_is_run_or_skipped_once(world: &dyn World) {
-    let (store, at) = (world.open(), SLOT.parse().unwrap());
-    let first = scheduled("orders", 1, SLOT);
-    store.claim(&first).await.unwrap();
-    pass(store.as_ref(), &first).await;
-    let again = world.open();
-    let stop = again.claim(&scheduled("orders", 2, SLOT)).await.unwrap_err();
-    assert_eq!(stop.reason, Reason::AlreadyRunning);
-    assert!(stop.message.contains("02:15:00"), "{stop}");
-    assert_eq!(again.runs(None, 10).await.unwrap().len(), 1, "a refused claim leaves no run");
-    assert!(!again.skip(&first.drill, at, "missed").await.unwrap());
-    // Another drill's slot, and another schedule of the same drill, are others.
-    assert!(again.skip(&"stock".parse().unwrap(), at, "missed").await.unwrap());
-    assert!(again.claim(&scheduled("stock", 3, SLOT)).await.is_err());
-    let damage = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: Some(at) };
-    again.claim(&RunStarted { trigger: damage, ..started("orders", 4, 10) }).await.unwrap();
-}
-
-async fn a_history_is_what_a_schedule_goes_on_from(world: &dyn World) {
-    let store = world.open();
-    let passed = scheduled("orders", 1, SLOT);
-    store.claim(&passed).await.unwrap();
-    pass(store.as_ref(), &passed).await;
-    let later = started("orders", 2, 10);
-    store.claim(&later).await.unwrap();
-    store.append(&later.run, &Event::Ended { leftovers: Leftovers::None }).await.unwrap_err();
-    store.skip(&"stock".parse().unwrap(), SLOT.parse().unwrap(), "blackout").await.unwrap();
-    let test = Trigger::SelfTest { damage: Damage::Byte, scheduled_for: None };
-    store.claim(&RunStarted { trigger: test, ..started("tested", 3, 10) }).await.unwrap();
-
-    let histories = world.open().histories().await.unwrap();
-    let names: Vec<_> = histories.iter().map(|history| history.drill.as_str()).collect();
-    assert_eq!(names, ["orders", "stock", "tested"]);
-    let [orders, stock, tested] = &histories[..] else { panic!("three drills") };
-    assert_eq!(orders.last_slot, Some(SLOT.parse().unwrap()));
-    assert_eq!(orders.last.as_ref().unwrap().run, later.run);
-    let success = orders.last_success.as_ref().unwrap();
-    assert_eq!((&success.run, &success.trigger), (&passed.run, &passed.trigger));
-    assert_eq!((stock.last_slot, &stock.last), (Some(SLOT.parse().unwrap()), &None));
-    assert_eq!((&tested.last, &tested.last_success), (&None, &None), "a self-test is no drill");
 }
 
 async fn what_owes_something_and_the_last_success_are_not_forgotten(world: &dyn World) {

@@ -1,4 +1,5 @@
 //! A store in memory that keeps the same rules, for tests of whoever writes to one: it fails or crashes where a test says.
+mod durable;
 mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use drill::evidence::{Stretch, merge};
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+use drill::ledger::{Damage, Event, Owner, RunStarted, Stamped};
+use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, SeenSchedule, Store};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Verdict};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use self::outbox::MemoryOutbox;
+use self::durable::{Durable, Run};
 use super::fold::{self, Folded};
 
 /// One process's view of a store. [`MemoryStore::reopen`] gives the next process's view of the same.
@@ -24,56 +25,6 @@ pub struct MemoryStore {
     durable: Arc<Mutex<Durable>>,
     process: Mutex<Process>,
     crashed: watch::Sender<bool>,
-}
-
-/// What survives a crash.
-struct Durable {
-    id: String,
-    runs: BTreeMap<RunId, Run>,
-    quarantine: Vec<Quarantine>,
-    chain: Vec<ChainLink>,
-    outbox: MemoryOutbox,
-    /// Links of `chain` whose runs are forgotten.
-    pruned: BTreeSet<u64>,
-    deleted_evidence: Vec<Stretch>,
-    /// By drill, schedule and time: the run, or why it was skipped.
-    slots: BTreeMap<(DrillName, String, Timestamp), String>,
-}
-
-impl Durable {
-    /// Oldest first, at most one more than a portion.
-    fn prunable(&self, before: Option<Timestamp>, keep: Option<u32>) -> Vec<RunSummary> {
-        let mut runs: Vec<_> = self.runs.values().map(|run| run.folded.summary()).collect();
-        runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
-        let mut seen: HashMap<(DrillName, bool), u32> = HashMap::new();
-        let mut passed = BTreeSet::new();
-        runs.retain(|run| {
-            let self_test = fold::is_self_test(&run.trigger);
-            let place = seen.entry((run.drill.clone(), self_test)).or_default();
-            *place += 1;
-            let last_success = !self_test && run.verdict == Some(Verdict::Passed) && passed.insert(run.drill.clone());
-            let settled = run.ended.is_some() && run.leftovers == Leftovers::None;
-            let head = self.chain.last().is_some_and(|head| head.run == run.run);
-            let old = before.is_some_and(|before| run.started < before);
-            settled && !last_success && !head && (old || keep.is_some_and(|keep| *place > keep))
-        });
-        runs.reverse();
-        runs.truncate(fold::PORTION as usize + 1);
-        runs
-    }
-
-    fn chained(&self, link: &ChainLink) -> Chained {
-        let before = link.sequence - 1;
-        let kept = self.chain.iter().find(|link| link.sequence == before).map(|link| link.digest);
-        let deleted = self.deleted_evidence.iter().find(|stretch| stretch.last == before);
-        Chained { link: link.clone(), previous: kept.or_else(|| deleted.map(|stretch| stretch.digest)) }
-    }
-}
-
-struct Run {
-    owner: Owner,
-    folded: Folded,
-    events: Vec<Stamped>,
 }
 
 #[derive(Default)]
@@ -102,16 +53,8 @@ impl Default for MemoryStore {
 
 impl MemoryStore {
     pub fn new() -> Self {
-        Self::of(Arc::new(Mutex::new(Durable {
-            id: "00000000000000000000000000000001".to_owned(),
-            runs: BTreeMap::new(),
-            quarantine: Vec::new(),
-            chain: Vec::new(),
-            outbox: MemoryOutbox::default(),
-            pruned: BTreeSet::new(),
-            deleted_evidence: Vec::new(),
-            slots: BTreeMap::new(),
-        })))
+        let id = "00000000000000000000000000000001".to_owned();
+        Self::of(Arc::new(Mutex::new(Durable { id, ..Durable::default() })))
     }
 
     fn of(durable: Arc<Mutex<Durable>>) -> Self {
@@ -368,12 +311,30 @@ impl Store for MemoryStore {
         self.read(|durable| durable.chain.iter().find(|link| link.run == *run).map(|link| durable.chained(link))).await
     }
 
-    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
-        let key = (drill.clone(), fold::DRILL.to_owned(), scheduled_for);
+    async fn skip(
+        &self,
+        drill: &DrillName,
+        self_test: Option<Damage>,
+        scheduled_for: Timestamp,
+        why: &str,
+    ) -> Result<bool, Stop> {
+        let key = (drill.clone(), fold::schedule(self_test).to_owned(), scheduled_for);
         self.write(|durable, _| {
             let new = !durable.slots.contains_key(&key);
             durable.slots.entry(key).or_insert_with(|| why.to_owned());
             Ok(new)
+        })
+        .await
+    }
+
+    async fn seen(&self, schedules: &[SeenSchedule]) -> Result<(), Stop> {
+        self.write(|durable, _| {
+            for seen in schedules {
+                let key = (seen.drill.clone(), seen.self_test);
+                let first = durable.seen.get(&key).map_or(seen.at, |(_, first)| *first);
+                durable.seen.insert(key, (seen.clone(), first));
+            }
+            Ok(())
         })
         .await
     }
@@ -383,16 +344,13 @@ impl Store for MemoryStore {
             let mut runs: Vec<_> = durable.runs.values().map(|run| run.folded.summary()).collect();
             runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
             let counts: Vec<_> = runs.iter().filter(|run| !fold::is_self_test(&run.trigger)).collect();
-            let names: BTreeSet<_> =
-                runs.iter().map(|run| &run.drill).chain(durable.slots.keys().map(|(drill, ..)| drill)).collect();
+            let of_slots = durable.slots.keys().map(|(drill, ..)| drill);
+            let of_seen = durable.seen.keys().map(|(drill, _)| drill);
+            let names: BTreeSet<_> = runs.iter().map(|run| &run.drill).chain(of_slots).chain(of_seen).collect();
             let history = |drill: &DrillName| DrillHistory {
                 drill: drill.clone(),
-                last_slot: durable
-                    .slots
-                    .keys()
-                    .filter(|(of, schedule, _)| of == drill && schedule == fold::DRILL)
-                    .map(|(.., at)| *at)
-                    .max(),
+                first_seen: durable.seen.get(&(drill.clone(), None)).map(|(_, first)| *first),
+                schedules: durable.schedules(drill),
                 last: counts.iter().find(|run| run.drill == *drill).map(|run| (*run).clone()),
                 last_success: counts
                     .iter()
@@ -453,6 +411,10 @@ impl Store for MemoryStore {
             found
         };
         self.read(within).await
+    }
+
+    async fn try_write(&self) -> Result<(), Stop> {
+        self.write(|_, _| Ok(())).await
     }
 
     async fn check(&self) -> Result<(), Stop> {

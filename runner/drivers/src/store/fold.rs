@@ -1,6 +1,6 @@
 //! The rules that every store keeps: what an event makes of a run, who may write one, and what a refusal says.
 use drill::id::{DrillName, RunId};
-use drill::ledger::{Event, IllegalEvent, Owner, RunStarted, Stamped, State, Trigger};
+use drill::ledger::{Damage, Event, IllegalEvent, Owner, RunStarted, Stamped, State, Trigger};
 use drill::port::{ChainLink, RunSummary};
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -91,6 +91,19 @@ pub(super) fn already_running(drill: &DrillName, run: &RunId, owner: &Owner) -> 
 
 /// The schedule of a drill itself, beside those of its self-tests.
 pub(super) const DRILL: &str = "drill";
+
+/// The name of a schedule.
+pub(super) fn schedule(self_test: Option<Damage>) -> &'static str {
+    self_test.map_or(DRILL, Damage::as_str)
+}
+
+/// The schedule of that name; None where it is no name of one.
+pub(super) fn schedule_named(name: &str) -> Option<Option<Damage>> {
+    if name == DRILL {
+        return Some(None);
+    }
+    Damage::ALL.into_iter().find(|damage| damage.as_str() == name).map(Some)
+}
 
 /// The schedule and the slot that a run claims.
 pub(super) fn slot(trigger: &Trigger) -> Option<(String, Timestamp)> {

@@ -1,5 +1,6 @@
 //! Time is tokio's paused one: hours pass in moments, and the same on each machine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod after_downtime;
 mod world;
 
 use std::sync::Arc;
@@ -115,7 +116,7 @@ async fn a_stop_lets_runs_finish_within_its_grace() {
     world.dispatcher.tell(Event::Stop).await;
     world.pass(1).await;
     assert!(world.dispatcher.view().stopping);
-    let refused = world.dispatcher.start(name("orders"), "me".to_owned()).await;
+    let refused = world.dispatcher.start(name("orders"), None, "me".to_owned()).await;
     assert_eq!(refused, Err(StartError::Stopping));
     world.ended().await;
     assert_eq!(world.runner.ran.lock().unwrap()[..].iter().map(|ran| ran.cancelled).collect::<Vec<_>>(), [false]);
@@ -280,7 +281,7 @@ async fn whoever_asks_is_answered() {
     let wanted = Wanted { concurrency: (1, 1), takes: 100, ..Wanted::default() };
     let never = "cron: '0 0 1 1 *'";
     let world = World::new(wanted, book([entry("orders", "a", never), entry("stock", "a", never)])).await;
-    let start = |drill: &str| world.dispatcher.start(name(drill), "me".to_owned());
+    let start = |drill: &str| world.dispatcher.start(name(drill), None, "me".to_owned());
     assert_eq!(start("sales").await, Err(StartError::NoSuchDrill(name("sales"))));
     let run = start("orders").await.unwrap();
     let running = StartError::Running { drill: name("orders"), run: Some(run.clone()) };
@@ -299,7 +300,7 @@ async fn whoever_asks_is_answered() {
 async fn a_run_that_ends_at_once_is_answered_with_its_name() {
     let world = World::new(Wanted { takes: 0, ..Wanted::default() }, book([entry("orders", "a", MINUTELY)])).await;
     for _ in 0..50 {
-        world.dispatcher.start(name("orders"), "me".to_owned()).await.unwrap();
+        world.dispatcher.start(name("orders"), None, "me".to_owned()).await.unwrap();
     }
 }
 

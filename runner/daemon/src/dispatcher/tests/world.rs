@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use drill::config::Concurrency;
 use drill::file::Options;
 use drill::id::{DrillName, RunId};
-use drill::ledger::{Event as LedgerEvent, Stamped, State as LedgerState, Trigger};
+use drill::ledger::{Damage, Event as LedgerEvent, Stamped, State as LedgerState, Trigger};
 use drill::port::{Alert, Delivery, Outbox, Store as _};
 use drill::spec::Enforcement;
 use drill::stop::Stop;
@@ -55,6 +55,7 @@ impl Clock {
 pub(super) struct Ran {
     pub drill: String,
     pub slot: Option<Timestamp>,
+    pub self_test: Option<(Damage, Option<Timestamp>)>,
     pub labels: BTreeMap<String, String>,
     pub file: std::path::PathBuf,
     pub at: Timestamp,
@@ -104,6 +105,10 @@ impl Runner for FakeRunner {
         self.ran.lock().unwrap().push(Ran {
             drill: job.name().as_str().to_owned(),
             slot,
+            self_test: match &job.trigger {
+                Trigger::SelfTest { damage, scheduled_for } => Some((*damage, *scheduled_for)),
+                _ => None,
+            },
             labels: job.drill.labels.clone(),
             file: job.file.clone(),
             at: started.at,
@@ -125,6 +130,14 @@ impl FakeRunner {
         let of_letter = going_on.iter().filter(|name| name[..1] == drill[..1]).count();
         let mut most = self.most.lock().unwrap();
         *most = (most.0.max(going_on.len()), most.1.max(of_letter));
+    }
+
+    /// The self-tests that ran, and their slots as times of the day.
+    pub(super) fn self_tests(&self, drill: &str) -> Vec<String> {
+        let ran = self.ran.lock().unwrap();
+        let of_drill = ran.iter().filter(|ran| ran.drill == drill).filter_map(|ran| ran.self_test);
+        let shown = |at: Option<Timestamp>| at.map_or("by hand".to_owned(), |at| at.strftime("%H:%M").to_string());
+        of_drill.map(|(damage, at)| format!("{damage} {}", shown(at))).collect()
     }
 
     /// The slots that ran, as times of the day.
@@ -188,6 +201,10 @@ impl Outbox for FakeOutbox {
         unreachable!("the dispatcher sends nothing")
     }
 
+    async fn hurry(&self, _: &str) -> Result<(), Stop> {
+        unreachable!("the dispatcher sends nothing")
+    }
+
     async fn tidy(&self, _: &[String], _: Timestamp) -> Result<u64, Stop> {
         unreachable!("the dispatcher sends nothing")
     }
@@ -205,7 +222,7 @@ impl Listener for Ears {
             Happening::NotBegun { drill, .. } => {
                 self.0.lock().unwrap().push((drill.as_str().to_owned(), "not begun", 1));
             }
-            Happening::Run { .. } => {}
+            Happening::Run { .. } | Happening::Recovered { .. } => {}
         }
     }
 }
@@ -348,9 +365,14 @@ impl Drop for World {
 
 /// A drill of this name; its backup is that of all drills with the same first letter.
 pub(super) fn entry(name: &str, label: &str, schedule: &str) -> Entry {
+    of_spec(name, label, &format!("  schedule: {{ {schedule} }}\n"))
+}
+
+/// The same, with these lines of its `spec`.
+pub(super) fn of_spec(name: &str, label: &str, lines: &str) -> Entry {
     let text = format!(
         "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: {{ name: {name}, labels: {{ version: {label} }} }}\nspec:\n  \
-         source: {{ manifest: {}/manifest.json, trustedKeys: [{{ file: k.pub }}] }}\n  schedule: {{ {schedule} }}\n",
+         source: {{ manifest: {}/manifest.json, trustedKeys: [{{ file: k.pub }}] }}\n{lines}",
         &name[..1]
     );
     let options = Options { enforcement: Enforcement::BestEffort };

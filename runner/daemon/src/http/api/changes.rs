@@ -1,10 +1,13 @@
 //! What an operator asks for.
 use axum::Extension;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use drill::id::{DrillName, RunId, Sha256Digest};
+use drill::ledger::Damage;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::model::{Released, Started};
 use super::{Answer, Json};
@@ -13,17 +16,29 @@ use crate::http::Shared;
 use crate::http::guard::Caller;
 use crate::http::problem::Problem;
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StartQuery {
+    /// Damage a copy of the backup like this, which the drill must notice; such as `byte` or `baseline-rows`.
+    self_test: Option<String>,
+}
+
 /// Runs a drill now, whatever its schedule says. Answers when the run was claimed; it goes on.
-#[utoipa::path(post, path = "/api/v1/drills/{drill}/runs", params(("drill" = String, Path, description = "Its name")),
+#[utoipa::path(post, path = "/api/v1/drills/{drill}/runs",
+    params(("drill" = String, Path, description = "Its name"), StartQuery),
     responses((status = 202, body = Started), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn start(
     State(shared): State<Shared>,
     Extension(Caller(by)): Extension<Caller>,
     path: Result<Path<DrillName>, PathRejection>,
+    query: Result<Query<StartQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Path(drill) = path?;
-    tracing::info!(drill = drill.as_str(), by, "somebody starts a drill");
-    let run = shared.app.dispatcher.start(drill, by).await?;
+    let (Path(drill), Query(query)) = (path?, query?);
+    let self_test = query.self_test.as_deref().map(damage).transpose()?;
+    let shown = self_test.map(Damage::as_str);
+    tracing::info!(drill = drill.as_str(), self_test = shown, by, "somebody starts a drill");
+    let run = shared.app.dispatcher.start(drill, self_test, by).await?;
     let location = [(header::LOCATION, format!("/api/v1/runs/{run}"))];
     Ok((StatusCode::ACCEPTED, location, Json(Started { run: run.to_string() })))
 }
@@ -61,6 +76,14 @@ pub(super) async fn release(
     Ok(Json(Released { released }))
 }
 
+fn damage(named: &str) -> Result<Damage, Problem> {
+    Damage::ALL.into_iter().find(|damage| damage.as_str() == named).ok_or_else(|| {
+        let detail = format!("there is no damage `{named}`");
+        let advice = format!("there are {}", Damage::ALL.map(Damage::as_str).join(", "));
+        Problem::new(StatusCode::BAD_REQUEST, "bad-query", detail, advice)
+    })
+}
+
 impl From<StartError> for Problem {
     fn from(error: StartError) -> Self {
         let (status, kind, advice) = match &error {
@@ -72,6 +95,11 @@ impl From<StartError> for Problem {
             StartError::Running { .. } => {
                 (StatusCode::CONFLICT, "already-running", "wait until that run has ended, or cancel it")
             }
+            StartError::CannotNotice { .. } => (
+                StatusCode::CONFLICT,
+                "nothing-to-notice-with",
+                "it needs a backup with a manifest, and for damage of the baseline the check that compares with it",
+            ),
             StartError::NoSlot => (
                 StatusCode::CONFLICT,
                 "no-slot",

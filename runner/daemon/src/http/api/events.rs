@@ -34,7 +34,8 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// By how much the view may be behind the ledger.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// What happens to all drills from now on: `ledger`, `progress`, `check`, `skipped`, `not-begun`; at its end `lagged` or `stopping`.
+/// What happens to all drills from now on: `ledger`, `progress`, `check`, `skipped`, `not-begun`, `recovered`;
+/// at its end `lagged` or `stopping`.
 #[utoipa::path(get, path = "/api/v1/events",
     responses((status = 200, content_type = "text/event-stream", body = String),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -167,7 +168,7 @@ impl Stream {
                 let of = all.then_some((drill, run));
                 match update {
                     RunUpdate::Event(stamped) if all || stamped.sequence > self.seen => Some(self.ledger(of, stamped)),
-                    RunUpdate::Event(_) | RunUpdate::Lease { .. } => None,
+                    RunUpdate::Event(_) | RunUpdate::Lease { .. } | RunUpdate::Metric { .. } => None,
                     RunUpdate::Progress { phase, done, total, unit } => Some(with_run(
                         "progress",
                         of,
@@ -181,10 +182,15 @@ impl Stream {
                 }
             }
             _ if self.run.is_some() => None,
-            Happening::Skipped { drill, slot, why, count } => {
+            Happening::Skipped { drill, self_test, slot, why, count } => {
+                let (at, why) = (slot.scheduled_for, why.as_str());
                 let told =
-                    json!({ "drill": drill, "scheduledFor": slot.scheduled_for, "why": why.as_str(), "count": count });
+                    json!({ "drill": drill, "selfTest": self_test, "scheduledFor": at, "why": why, "count": count });
                 Some(event("skipped", &told))
+            }
+            Happening::Recovered { drill, run, summary, .. } => {
+                let (verdict, reason) = (summary.verdict, summary.reason);
+                Some(event("recovered", &json!({ "drill": drill, "run": run, "verdict": verdict, "reason": reason })))
             }
             Happening::NotBegun { drill, why } => Some(event("not-begun", &json!({ "drill": drill, "why": why }))),
         }

@@ -18,6 +18,7 @@ use super::model::{DrillState, Drills, FileProblems, Fire, Fires, OpenAlerts, Qu
 use super::{Answer, Json};
 use crate::cli::report::{Report, json};
 use crate::evidence;
+use crate::fires;
 use crate::http::Shared;
 use crate::http::problem::Problem;
 
@@ -38,7 +39,9 @@ pub(super) struct DrillsQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct NextQuery {
-    /// At most so many, up to 200.
+    /// Only of this drill.
+    drill: Option<String>,
+    /// At most so many, up to 10,000; 200 unless it says.
     limit: Option<u32>,
 }
 
@@ -90,19 +93,24 @@ pub(super) async fn drill(
     Ok(Json(DrillState::of(&name, drill, shared.worries.of(&name, drill, Timestamp::now()))))
 }
 
-/// When drills run next.
+/// When drills run next, soonest first; one that is due often is there often.
 #[utoipa::path(get, path = "/api/v1/next", params(NextQuery),
     responses((status = 200, body = Fires), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn next(
     State(shared): State<Shared>,
     query: Result<Query<NextQuery>, QueryRejection>,
 ) -> Answer<Fires> {
-    let limit = size(query?.0.limit);
+    let Query(query) = query?;
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, fires::MOST);
+    let only = query.drill.as_deref().map(named).transpose()?;
     let view = shared.app.dispatcher.view();
-    let mut next: Vec<_> = view.drills.iter().filter_map(|(name, drill)| Some((drill.next?, name))).collect();
-    next.sort_by_key(|(slot, name)| (slot.starts, *name));
-    next.truncate(limit);
-    Ok(Json(Fires { next: next.into_iter().map(|(slot, name)| Fire::of(name, slot)).collect() }))
+    if let Some(name) = only.as_ref().filter(|name| !view.drills.contains_key(*name)) {
+        return Err(no_such_drill(name));
+    }
+    let drills = view.drills.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name));
+    let next = drills.filter_map(|(_, drill)| Some((drill.drill.as_ref(), drill.next?)));
+    let next = fires::first(next, usize::try_from(limit).unwrap_or(usize::MAX))?;
+    Ok(Json(Fires { next: next.into_iter().map(Fire::from).collect() }))
 }
 
 /// Runs, newest first.
@@ -114,14 +122,18 @@ pub(super) async fn runs(
 ) -> Answer<Runs> {
     let Query(query) = query?;
     let drill = match &query.drill {
-        Some(name) => Some(name.parse::<DrillName>().map_err(|error| {
-            let advice = "`/api/v1/drills` lists the drills";
-            Problem::new(StatusCode::BAD_REQUEST, "bad-query", error.to_string(), advice)
-        })?),
+        Some(name) => Some(named(name)?),
         None => None,
     };
     let (runs, next) = page_of_runs(&shared, drill.as_ref(), query.before.as_deref(), size(query.limit)).await?;
     Ok(Json(Runs { runs: runs.into_iter().map(Into::into).collect(), next }))
+}
+
+fn named(drill: &str) -> Result<DrillName, Problem> {
+    drill.parse().map_err(|error: drill::id::BadName| {
+        let advice = "`/api/v1/drills` lists the drills";
+        Problem::new(StatusCode::BAD_REQUEST, "bad-query", error.to_string(), advice)
+    })
 }
 
 /// One page, and where the next one begins.

@@ -6,11 +6,13 @@ use drill::id::{DrillName, RunId};
 use drill::ledger::Trigger;
 use drill::port::{Alert, Quarantine, RunSummary};
 use drill::schedule::Slot;
+use drill::spec::Drill;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::dispatcher::{DrillView, FileView, Running};
+use crate::fires;
 use crate::http::page::worry::Worry;
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -60,12 +62,14 @@ pub(in crate::http) struct Fire {
     /// That, and the drill's jitter.
     #[schema(value_type = String, format = DateTime)]
     pub(in crate::http) starts: Timestamp,
+    /// In which cron is read.
+    pub(in crate::http) timezone: String,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::http) struct Fires {
-    /// The next of each drill, soonest first.
+    /// Soonest first.
     pub(in crate::http) next: Vec<Fire>,
 }
 
@@ -241,18 +245,30 @@ impl DrillState {
             recovery_time_objective_milliseconds: objectives.recovery_time.map(milliseconds),
             recovery_point_objective_milliseconds: objectives.recovery_point.map(milliseconds),
             known_since: view.known_since,
-            next: view.next.map(|slot| Fire::of(name, slot)),
-            waiting: view.waiting.map(|slot| Fire::of(name, slot)),
+            next: view.next.map(|slot| Fire::of(&view.drill, slot)),
+            waiting: view.waiting.map(|slot| Fire::of(&view.drill, slot)),
             running: view.running.as_ref().map(RunningState::of),
-            last: view.last.clone().map(RunState::from),
-            last_success: view.last_success.clone().map(RunState::from),
+            last: view.last.as_deref().cloned().map(RunState::from),
+            last_success: view.last_success.as_deref().cloned().map(RunState::from),
         }
     }
 }
 
 impl Fire {
-    pub(super) fn of(drill: &DrillName, slot: Slot) -> Self {
-        Self { drill: drill.to_string(), scheduled_for: slot.scheduled_for, starts: slot.starts }
+    fn of(drill: &Drill, slot: Slot) -> Self {
+        Self {
+            drill: drill.name.to_string(),
+            scheduled_for: slot.scheduled_for,
+            starts: slot.starts,
+            timezone: drill.schedule.as_ref().map(|schedule| schedule.timezone.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<fires::Fire> for Fire {
+    fn from(fire: fires::Fire) -> Self {
+        let fires::Fire { drill, starts, scheduled_for, timezone } = fire;
+        Self { drill: drill.to_string(), scheduled_for, starts, timezone }
     }
 }
 

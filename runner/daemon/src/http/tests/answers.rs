@@ -1,16 +1,21 @@
 //! What the API answers is what its description says.
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::http::{StatusCode, header};
 use drill::id::{DrillName, Sha256Digest};
 use drill::port::{Alert, Outbox as _, Quarantine, Store as _};
+use drill::stop::Stop;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{World, bad_file, config, drill_view, running, view};
 use crate::http::api;
 use crate::sample;
+
+/// For what comes with the next look at the store.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn document(world: &World) -> Value {
     world.get("/api/v1/openapi.json").await.json().await.unwrap()
@@ -54,7 +59,7 @@ async fn answers_are_as_described() {
     let now = Timestamp::now();
     for name in ["orders", "stock", "users"] {
         let key = name.parse().unwrap();
-        let last = world.store.runs(Some(&key), 1).await.unwrap().pop().filter(|run| run.ended.is_some());
+        let last = world.store.runs(Some(&key), 1).await.unwrap().pop().filter(|run| run.ended.is_some()).map(Arc::new);
         let view = super::DrillView {
             last_success: last.clone().filter(|_| name == "stock"),
             last,
@@ -94,7 +99,12 @@ async fn answers_are_as_described() {
     assert_eq!(drills["drills"][2]["state"], "running");
     check(&world, &document, "/api/v1/drills/users", "/api/v1/drills/{drill}").await;
     let next = check(&world, &document, "/api/v1/next", "/api/v1/next").await;
-    assert_eq!(next["next"].as_array().unwrap().len(), 3);
+    // Three drills, once a day, for so long.
+    assert_eq!(next["next"].as_array().unwrap().len(), 200);
+    let of_one = check(&world, &document, "/api/v1/next?drill=stock&limit=2", "/api/v1/next").await;
+    let of_one = of_one["next"].as_array().unwrap();
+    assert!(of_one.len() == 2 && of_one.iter().all(|fire| fire["drill"] == "stock"), "{of_one:?}");
+    assert!(of_one[0]["starts"].as_str() < of_one[1]["starts"].as_str(), "{of_one:?}");
     check(&world, &document, "/api/v1/runs", "/api/v1/runs").await;
     for run in [&proven, &failed, &goes_on] {
         check(&world, &document, &format!("/api/v1/runs/{run}"), "/api/v1/runs/{run}").await;
@@ -118,6 +128,8 @@ async fn problems_say_what_to_do() {
         ("/api/v1/drills/orders", 404),
         ("/api/v1/drills/..%2f", 404),
         ("/api/v1/runs/orders-20261122t021500z-k7x2", 404),
+        ("/api/v1/next?drill=orders", 404),
+        ("/api/v1/next?drill=Orders", 400),
         ("/api/v1/runs?limit=x", 400),
         ("/api/v1/runs?limt=3", 400),
         ("/api/v1/runs?before=yesterday", 400),
@@ -191,6 +203,18 @@ async fn health_says_what_is_wrong() {
     assert_eq!(world.get("/readyz").await.text().await.unwrap(), "ready\n");
     let metrics = world.get("/metrics").await;
     assert_eq!(metrics.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+    world.daemons.fail_at(world.daemons.writes() + 1, Stop::internal("its disk is full"));
+    let (full, patience) = ("the store cannot be written: see the daemon's log\n", Instant::now() + PATIENCE);
+    while world.get("/readyz").await.text().await.unwrap() != full {
+        assert!(Instant::now() < patience, "nobody looked at the store again");
+        world.show(BTreeMap::new());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    while world.get("/readyz").await.status() != StatusCode::OK {
+        assert!(Instant::now() < patience, "nobody saw that it was mended");
+        world.show(BTreeMap::new());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let ticked = |ago| Some(Timestamp::now() - SignedDuration::from_secs(ago));
     world.view.send_replace(Arc::new(crate::dispatcher::View { ticked: ticked(7), ..view(BTreeMap::new()) }));
     assert_eq!(world.get("/healthz").await.status(), StatusCode::OK);

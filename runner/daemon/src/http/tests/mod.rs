@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 mod answers;
+mod bounds;
 mod browser;
 mod pages;
 mod streams;
@@ -17,7 +18,7 @@ use drill::config::{Http, Role, Token};
 use drill::file::{Options, parse};
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Trigger};
-use drill::port::Store as _;
+use drill::port::Store;
 use drill::schedule::Slot;
 use drivers::store::fake::MemoryStore;
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::server::Bounds;
 use super::{App, SOCKET, Server};
 use crate::dispatcher::{CancelError, DrillView, Event as Asked, FileView, Handle, Request, Running, StartError, View};
 use crate::feed::Feed;
@@ -39,6 +41,8 @@ struct World {
     place: TempDir,
     address: SocketAddr,
     store: MemoryStore,
+    /// The same, as the daemon has it.
+    daemons: Arc<MemoryStore>,
     view: watch::Sender<Arc<View>>,
     feed: Feed,
     stop: CancellationToken,
@@ -61,25 +65,30 @@ fn with_tokens() -> Http {
 
 impl World {
     fn new(config: &Http) -> Self {
+        Self::within(Bounds::default(), config)
+    }
+
+    fn within(bounds: Bounds, config: &Http) -> Self {
         // Some other test may have been faster.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let place = tempfile::tempdir().unwrap();
         let store = MemoryStore::new();
+        let daemons = Arc::new(store.reopen());
         let (events, received) = mpsc::channel(16);
         let (view, watched) = watch::channel(Arc::new(view(BTreeMap::new())));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let dispatcher = tokio::spawn(dispatcher(received, Arc::clone(&asked)));
         let (feed, stop) = (Feed::new(), CancellationToken::new());
-        let server = Server::bind(config, &place.path().join(SOCKET)).unwrap();
+        let server = Server::within(bounds, config, &place.path().join(SOCKET)).unwrap();
         let address = server.address();
         let app = App {
             dispatcher: Handle::new(events, watched),
-            store: Arc::new(store.reopen()),
+            store: Arc::clone(&daemons) as Arc<dyn Store>,
             feed: feed.clone(),
             metrics: Arc::new(|| "# HELP muster_up One.\n".to_owned()),
         };
         let server = tokio::spawn(server.serve(app, stop.clone()));
-        Self { place, address, store, view, feed, stop, server, asked, dispatcher }
+        Self { place, address, store, daemons, view, feed, stop, server, asked, dispatcher }
     }
 
     fn socket(&self) -> PathBuf {
@@ -139,8 +148,9 @@ fn client() -> Client {
 async fn dispatcher(mut received: mpsc::Receiver<Asked>, asked: Arc<Mutex<Vec<String>>>) {
     while let Some(event) = received.recv().await {
         match event {
-            Asked::Request(Request::Start { drill, by, answer }) => {
-                asked.lock().unwrap().push(format!("start {drill} by {by}"));
+            Asked::Request(Request::Start { drill, self_test, by, answer }) => {
+                let damaged = self_test.map(|damage| format!(", damaged: {damage}")).unwrap_or_default();
+                asked.lock().unwrap().push(format!("start {drill}{damaged} by {by}"));
                 let run = RunId::new(&drill, "2026-11-22T02:15:00Z".parse().unwrap(), [9, 30, 22, 24]);
                 let known = drill.as_str() != "unknown";
                 let _ = answer.send(if known { Ok(run) } else { Err(StartError::NoSuchDrill(drill)) });

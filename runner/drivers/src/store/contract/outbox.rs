@@ -17,6 +17,8 @@ contract!(
     an_alert_that_comes_and_goes_is_one,
     resolved_and_told_is_forgotten,
     each_destination_is_told_for_itself,
+    what_waits_is_due_once_its_destination_hears_again,
+    what_was_never_tried_comes_before_what_was,
     a_clock_that_was_set_back_keeps_nothing_back,
 );
 
@@ -93,6 +95,27 @@ async fn other_words_wait_and_other_numbers_are_no_news(world: &dyn World) {
     assert_eq!(due(&*store, 3_599).await, []);
     assert_eq!(tell(&*store, 3_600).await[0].alert.message, "a row is missing");
     assert_eq!(due(&*store, 100_000).await, []);
+}
+
+async fn what_waits_is_due_once_its_destination_hears_again(world: &dyn World) {
+    let store = world.open();
+    store.raise(&alert("drill-failed", "orders", 0, "a row is missing")).await.unwrap();
+    let tried = due(&*store, 1).await;
+    store.undelivered(&tried, "pager", at(1), Some(at(3_600)), "down").await.unwrap();
+    store.hurry("chat").await.unwrap();
+    assert_eq!(due(&*store, 2).await, [], "another destination hears");
+    store.hurry("pager").await.unwrap();
+    let again = due(&*world.open(), 2).await;
+    assert_eq!((again.len(), again[0].attempts, again[0].failing_since), (1, 1, Some(at(1))));
+}
+
+async fn what_was_never_tried_comes_before_what_was(world: &dyn World) {
+    let store = world.open();
+    store.raise(&alert("drill-failed", "orders", 0, "a row is missing")).await.unwrap();
+    store.undelivered(&due(&*store, 1).await, "pager", at(1), Some(at(2)), "down").await.unwrap();
+    store.raise(&alert("drill-failed", "users", 5, "a row is missing")).await.unwrap();
+    let subjects: Vec<_> = due(&*store, 10).await.into_iter().map(|of| of.alert.subject).collect();
+    assert_eq!(subjects, ["users", "orders"]);
 }
 
 async fn what_is_open_comes_again_where_that_is_asked_for(world: &dyn World) {

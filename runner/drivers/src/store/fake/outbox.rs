@@ -79,7 +79,7 @@ impl MemoryOutbox {
             .map(|kept| (kept, kept.told.get(destination).unwrap_or(&nothing)))
             .filter(|(kept, told)| is_due(kept, told, repeat, now))
             .collect();
-        due.sort_by_key(|(kept, _)| (kept.changed, kept.id));
+        due.sort_by_key(|(kept, told)| (told.attempts, kept.changed, kept.id));
         due.truncate(limit as usize);
         let delivery = |(kept, told): (&Kept, &Told)| Delivery {
             id: kept.id,
@@ -172,6 +172,15 @@ impl Outbox for MemoryStore {
             told.again = again;
         };
         self.read(|durable| durable.outbox.told(deliveries, destination, note)).await
+    }
+
+    async fn hurry(&self, destination: &str) -> Result<(), Stop> {
+        self.read(|durable| {
+            for told in durable.outbox.kept.iter_mut().filter_map(|kept| kept.told.get_mut(destination)) {
+                told.again = None;
+            }
+        })
+        .await
     }
 
     async fn tidy(&self, destinations: &[String], before: Timestamp) -> Result<u64, Stop> {

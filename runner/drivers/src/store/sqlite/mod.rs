@@ -18,8 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use drill::evidence::Stretch;
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{Event, Owner, RunStarted, Stamped};
-use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, Store};
+use drill::ledger::{Damage, Event, Owner, RunStarted, Stamped};
+use drill::port::{ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, SeenSchedule, Store};
 use drill::stop::Stop;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -38,11 +38,13 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteStore {
     path: PathBuf,
     inner: Arc<Mutex<Inner>>,
+    /// Waited for before a thread is taken: many that wait for the store are many tasks, and one thread with one heap.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Inner {
     connection: Connection,
-    /// The runs that this process may write to, and as whom.
+    /// The runs that this process may write to, and as whom. Without those that are settled.
     owned: HashMap<RunId, Owner>,
     /// What their events add up to. Right as long as the owner in the database is this one.
     folded: HashMap<RunId, Folded>,
@@ -57,7 +59,7 @@ impl SqliteStore {
     fn open_waiting(path: &Path, mode: Mode, busy: Duration) -> Result<Self, Stop> {
         let connection = open::open(path, mode, busy)?;
         let inner = Inner { connection, owned: HashMap::new(), folded: HashMap::new() };
-        Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)) })
+        Ok(Self { path: path.to_owned(), inner: Arc::new(Mutex::new(inner)), turn: Arc::default() })
     }
 
     /// `done` completes "… could not be".
@@ -67,7 +69,9 @@ impl SqliteStore {
         W: FnOnce(&mut Inner) -> Result<T, Failure> + Send + 'static,
     {
         let (inner, path) = (Arc::clone(&self.inner), self.path.clone());
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let worked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             // A panic rolled its transaction back; what was folded may be half a step ahead.
             let mut inner = inner.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
                 let mut inner = poisoned.into_inner();
@@ -192,9 +196,20 @@ impl Store for SqliteStore {
         self.with("read", move |inner| prune::chained(&inner.connection, run.as_str())).await
     }
 
-    async fn skip(&self, drill: &DrillName, scheduled_for: Timestamp, why: &str) -> Result<bool, Stop> {
-        let (drill, why) = (drill.clone(), why.to_owned());
-        self.with("written", move |inner| history::skip(&inner.connection, &drill, scheduled_for, &why)).await
+    async fn skip(
+        &self,
+        drill: &DrillName,
+        self_test: Option<Damage>,
+        scheduled_for: Timestamp,
+        why: &str,
+    ) -> Result<bool, Stop> {
+        let (drill, schedule, why) = (drill.clone(), fold::schedule(self_test), why.to_owned());
+        self.with("written", move |inner| history::skip(&inner.connection, &drill, schedule, scheduled_for, &why)).await
+    }
+
+    async fn seen(&self, schedules: &[SeenSchedule]) -> Result<(), Stop> {
+        let schedules = schedules.to_vec();
+        self.with("written", move |inner| history::seen(&mut inner.connection, &schedules)).await
     }
 
     async fn histories(&self) -> Result<Vec<DrillHistory>, Stop> {
@@ -220,6 +235,17 @@ impl Store for SqliteStore {
 
     async fn deleted_evidence(&self, part: RangeInclusive<u64>) -> Result<Vec<Stretch>, Stop> {
         self.with("read", move |inner| prune::deleted_evidence(&inner.connection, &part)).await
+    }
+
+    async fn try_write(&self) -> Result<(), Stop> {
+        self.with("written", |inner| {
+            // As long as an event of a run, and other bytes each time: the same ones would be no write.
+            let sql = "INSERT INTO meta (key, value) VALUES ('probe', hex(randomblob(2048)))
+                ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+            inner.connection.execute(sql, [])?;
+            Ok(())
+        })
+        .await
     }
 
     async fn check(&self) -> Result<(), Stop> {
@@ -303,7 +329,9 @@ impl Inner {
             ],
         )?;
         transaction.commit()?;
-        if !folded.settled() {
+        if folded.settled() {
+            self.owned.remove(run);
+        } else {
             self.folded.insert(run.clone(), folded);
         }
         Ok(stamped)

@@ -13,10 +13,11 @@ use super::rows;
 use super::trouble::{Failure, stop};
 use crate::store::fold::{DAMAGED_ADVICE, Folded};
 
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     ("V1__initial", include_str!("migrations/V1__initial.sql")),
     ("V2__slots", include_str!("migrations/V2__slots.sql")),
     ("V3__outbox", include_str!("migrations/V3__outbox.sql")),
+    ("V4__seen", include_str!("migrations/V4__seen.sql")),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

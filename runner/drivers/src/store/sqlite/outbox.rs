@@ -68,6 +68,16 @@ impl Outbox for SqliteStore {
         self.note(deliveries, destination, note).await
     }
 
+    async fn hurry(&self, destination: &str) -> Result<(), Stop> {
+        let destination = destination.to_owned();
+        self.with("written", move |inner| {
+            let sql = "UPDATE told SET again = NULL WHERE destination = ?1 AND again IS NOT NULL";
+            inner.connection.execute(sql, [destination])?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn tidy(&self, destinations: &[String], before: Timestamp) -> Result<u64, Stop> {
         let destinations = json(&destinations)?;
         self.with("written", move |inner| {
@@ -178,7 +188,7 @@ fn due(
              OR (told.revision < alerts.revision
                  AND (told.open <> (alerts.resolved IS NULL) OR told.at <= :now - :words OR told.at > :now))
              OR (alerts.resolved IS NULL AND (told.at <= :now - :repeat OR (:repeat IS NOT NULL AND told.at > :now))))
-         ORDER BY alerts.changed, alerts.id LIMIT :limit"
+         ORDER BY coalesce(told.attempts, 0), alerts.changed, alerts.id LIMIT :limit"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let values = named_params! {

@@ -2,7 +2,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
-use drill::verdict::Reason;
+use drill::port::Outbox as _;
+use drill::verdict::{Leftovers, Reason};
 
 use super::*;
 use crate::store::contract::{concluded, started};
@@ -86,6 +87,35 @@ async fn a_full_disk_is_said_and_nothing_of_the_event_stays() {
     assert_eq!(store.append(&run.run, &concluded()).await.unwrap().sequence, 2);
 }
 
+#[tokio::test]
+async fn a_full_disk_is_seen_by_who_asks_whether_it_takes_anything() {
+    let place = Place::new();
+    let store = place.open();
+    let limit = |pages: i64| {
+        store.inner.lock().unwrap().connection.pragma_update(None, "max_page_count", pages).unwrap();
+    };
+    limit(1);
+    let stop = store.try_write().await.unwrap_err();
+    assert!(stop.message.contains("full") && stop.advice.unwrap().contains("space"), "{}", stop.message);
+    assert!(!store.resolve("no-such", "alert", Timestamp::now()).await.unwrap(), "the right to write says nothing");
+    limit(1_000_000);
+    store.try_write().await.unwrap();
+    store.try_write().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_run_that_is_over() {
+    let place = Place::new();
+    let store = place.open();
+    let run = started("orders", 1, 10);
+    store.claim(&run).await.unwrap();
+    store.append(&run.run, &concluded()).await.unwrap();
+    assert_eq!(store.inner.lock().unwrap().owned.len(), 1);
+    store.append(&run.run, &Event::Ended { leftovers: Leftovers::None }).await.unwrap();
+    let inner = store.inner.lock().unwrap();
+    assert!(inner.owned.is_empty() && inner.folded.is_empty(), "a daemon would keep every run of its life");
+}
+
 #[test]
 fn a_damaged_file_is_refused_and_kept() {
     let place = Place::new();
@@ -129,7 +159,7 @@ fn a_newer_schema_is_left_alone() {
     drop(store);
     for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         let stop = place.refused(mode);
-        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 3"), "{stop}");
+        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 4"), "{stop}");
     }
 }
 
