@@ -14,10 +14,10 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
 
-.PHONY: help setup plugins build demo test bench soak lint clean
+.PHONY: help setup plugins build demo test test-long bench soak fuzz lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 demo: build ## a real backup: captured, drilled, damaged, refused (under three minutes after the build)
 	@MUSTER="$(abspath $(MUSTER))" scripts/demo
@@ -25,6 +25,21 @@ demo: build ## a real backup: captured, drilled, damaged, refused (under three m
 test: lint build ## everything: formatting, lints, and all tests against real servers and sandboxes
 	cargo test --locked --workspace
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
+
+test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event
+	cargo test --locked --workspace -- --ignored
+
+# Coverage by flags of the stable compiler, without a sanitizer: what is fuzzed is safe Rust. FUZZ_SECONDS=60 for less.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+fuzz: setup ## what reads hostile bytes, ten minutes each: agent protocol, manifest, drill file, dump header
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --target "$$(rustc -vV | sed -n 's/^host: //p')"
+	@mkdir -p target/fuzz; cd fuzz; for target in agent manifest drill dump; do \
+	    mkdir -p ../target/fuzz/$$target; \
+	    nice target/*/release/$$target -max_total_time=$(or $(FUZZ_SECONDS),600) -timeout=10 -rss_limit_mb=1024 -max_len=16384 \
+	        -artifact_prefix=../target/fuzz/$$target- ../target/fuzz/$$target corpus/$$target; \
+	done
 
 # The table alone on standard output, so that it can be kept: `make bench > table.md`.
 bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_MB=50 for less)

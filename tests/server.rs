@@ -23,7 +23,7 @@ impl Server {
             &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
         );
         let options = format!(
-            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c max_connections=40",
+            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c max_connections=40 -c max_locks_per_transaction=256",
             server.host()
         );
         let log = server.directory.path().join("log").display().to_string();

@@ -1,6 +1,7 @@
 //! The real program, real servers, real sandboxes. Nothing is mocked here.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect must end")]
 mod adopt;
+mod bad_input;
 mod command_line;
 mod content;
 mod daemon;
@@ -8,6 +9,7 @@ mod drill;
 mod ends;
 mod fallbacks;
 mod freshness;
+mod hostile;
 mod hostile_plugins;
 mod killed;
 mod self_test;

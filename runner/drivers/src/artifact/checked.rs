@@ -28,9 +28,14 @@ impl std::error::Error for Unbelievable {}
 pub fn check(raw: &[u8]) -> Result<Manifest, Unbelievable> {
     let one = |problem: String| Unbelievable(vec![problem]);
     known(raw).map_err(one)?;
-    let manifest: Manifest = serde_json::from_slice(raw).map_err(|error| one(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(raw).map_err(|error| one(plain(&error)))?;
     let problems = problems(&manifest);
     if problems.is_empty() { Ok(manifest) } else { Err(Unbelievable(problems)) }
+}
+
+/// What serde says quotes keys of the manifest.
+fn plain(error: &serde_json::Error) -> String {
+    error.to_string().replace(char::is_control, "\u{fffd}")
 }
 
 /// Says "a newer muster wrote this" before complaining about the keys that a newer muster writes.
@@ -39,7 +44,7 @@ fn known(raw: &[u8]) -> Result<(), String> {
     struct Peek {
         version: u32,
     }
-    let peek: Peek = serde_json::from_slice(raw).map_err(|error| error.to_string())?;
+    let peek: Peek = serde_json::from_slice(raw).map_err(|error| plain(&error))?;
     if peek.version == VERSION {
         Ok(())
     } else {

@@ -12,6 +12,8 @@ const MAX_OPEN: usize = 32;
 /// Depth and number of entries beyond which a data directory is not one.
 const MAX_DEPTH: usize = 64;
 const MAX_ENTRIES: u64 = 5_000_000;
+/// What an entry takes at least: an empty file has no block, but an inode of the host's, of which there is an end too.
+const ENTRY: u64 = 4096;
 
 pub(super) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -141,7 +143,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
             Err(Errno::NOENT) => continue,
             other => other?,
         };
-        bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        bytes += (u64::try_from(stat.st_blocks).unwrap_or(0) * 512).max(ENTRY);
         if is_directory(&stat) {
             if depth >= MAX_DEPTH {
                 return Ok(Usage::Unmeasurable("it is more than 64 directories deep"));
@@ -297,5 +299,10 @@ mod tests {
         assert_eq!(std::fs::metadata(&copied).expect("stat").permissions().mode() & 0o777, 0o640);
         let Ok(Usage::Bytes(bytes)) = usage(open("to").as_fd()) else { panic!("measured") };
         assert!(bytes >= 10_000, "{bytes}");
+        for empty in 0..50 {
+            std::fs::write(top.path().join(format!("from/{empty}")), "").expect("written");
+        }
+        let Ok(Usage::Bytes(bytes)) = usage(open("from").as_fd()) else { panic!("measured") };
+        assert!(bytes >= 50 * ENTRY, "an empty file takes an inode: {bytes}");
     }
 }

@@ -120,6 +120,7 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         &[
             "server closed the connection unexpectedly*",
+            "connection to server was lost",
             "could not receive data from server: *",
             "could not send data to server: *",
             "terminating connection *",
@@ -144,6 +145,11 @@ pub(super) const RULES: &[Rule] = &[
     rule(&["could not access file \"*\": No such file or directory", "could not load library *"], || {
         unfit("install the library that the function needs")
     }),
+    of(
+        &["SECURITY LABEL "],
+        &["security label provider \"*\" is not loaded", "no security label providers have been loaded"],
+        || unfit("name the provider's library in `shared_preload_libraries` of engine.settings"),
+    ),
     rule(&["* loaded via shared_preload_libraries", "* loaded via \"shared_preload_libraries\""], || {
         unfit("name the library in `shared_preload_libraries` of engine.settings")
     }),

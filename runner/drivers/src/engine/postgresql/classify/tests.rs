@@ -112,6 +112,7 @@ fn what_the_sandbox_lacks_is_no_verdict_on_the_backup() {
         "could not extend file \"base/5/1\": No space left on device",
         "could not access file \"$libdir/postgis-3\": No such file or directory",
         "server closed the connection unexpectedly",
+        "connection to server was lost",
         "pg_cron can only be loaded via shared_preload_libraries",
         "invalid LC_COLLATE locale name: \"de_DE.UTF-8\"",
         "unsupported version (1.16) in file header",
@@ -120,6 +121,16 @@ fn what_the_sandbox_lacks_is_no_verdict_on_the_backup() {
     ];
     for message in lacking {
         assert!(matches!(class(message), Class::Sandbox { .. }), "{message}");
+    }
+}
+
+#[test]
+fn a_label_of_a_provider_that_is_not_here_is_no_verdict() {
+    let label = "SECURITY LABEL FOR selinux ON TABLE public.t IS 'x';";
+    for message in ["security label provider \"selinux\" is not loaded", "no security label providers have been loaded"]
+    {
+        assert!(matches!(class_of(message, label), Class::Sandbox { .. }), "{message}");
+        assert!(!matches!(class_of(message, "SELECT public.f();"), Class::Sandbox { .. }), "{message}");
     }
 }
 

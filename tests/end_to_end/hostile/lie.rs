@@ -1,0 +1,245 @@
+//! Backups that lie to the checks: the baseline was signed with the honest database, and the dump is another's.
+use std::fs;
+use std::process::Command;
+
+use whole_program::{Backup, Finished, Place, Server, captured, muster, programs};
+
+use crate::bad_input::{Answer, run};
+
+const HONEST: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
+    INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 100) g;";
+/// The same, less one row.
+const SHORT: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
+    INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 99) g;";
+const CHECKS: &str = "  checks:\n    - { name: schema, plugin: builtin:schema }\n    - { name: rows, plugin: builtin:row-count }\n    - { name: content, plugin: builtin:checksum }\n";
+
+/// Puts the dump of another database of the same name in place of the backup's own, and signs: the worst that a writer of
+/// backups with the key can do.
+fn replace_dump(backup: &Backup<'_>, sql: &str) {
+    let server = Server::start();
+    server.psql("postgres", &format!("CREATE DATABASE {}", backup.name));
+    server.psql_script(&backup.name, sql);
+    let dumped = Command::new(programs().join("pg_dump"))
+        .args(["--host", &server.host(), "--username", "postgres", "--format=custom", "--file"])
+        .arg(backup.file(".dump"))
+        .arg(&backup.name)
+        .status()
+        .unwrap();
+    assert!(dumped.success());
+    backup.sign_again();
+}
+
+struct Lie {
+    case: &'static str,
+    sql: String,
+    answer: Answer,
+    /// Checks and their subjects that must say so.
+    failures: &'static [&'static str],
+}
+
+fn failing(run: &Finished) -> Vec<String> {
+    let findings = run.events("finding").into_iter().filter(|finding| finding["severity"] == "failure");
+    findings
+        .map(|finding| format!("{} {}", finding["source"].as_str().unwrap(), finding["subject"].as_str().unwrap()))
+        .collect()
+}
+
+const FAILED: Answer = Answer { code: 1, reason: "check-failed", says: &[] };
+const PROVEN: Answer = Answer { code: 0, reason: "proven", says: &[] };
+
+/// Every object that the backup brought in excess is told by the schema check; what the lie is meant to hide, by the others.
+fn lies() -> Vec<Lie> {
+    let shadows = "
+        CREATE FUNCTION public.same(int, int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = int, FUNCTION = public.same);
+        CREATE FUNCTION public.int8inc(bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 100::bigint';
+        CREATE AGGREGATE public.count(*) (SFUNC = public.int8inc, STYPE = bigint, INITCOND = '100');
+        CREATE FUNCTION public.sha256(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$ SELECT '\\x00'::bytea $$;
+        CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT 'on'::text $$;
+        CREATE VIEW public.pg_class AS SELECT * FROM pg_catalog.pg_class WHERE relname = 'orders';
+        ALTER DATABASE lie SET search_path = public, pg_catalog;";
+    vec![
+        Lie {
+            case: "functions, operators, aggregates and views that shadow those of pg_catalog",
+            sql: format!("{SHORT}{shadows}"),
+            answer: FAILED,
+            failures: &["rows public.orders", "content public.orders"],
+        },
+        Lie {
+            case: "a view that says what the table should",
+            sql: "CREATE VIEW orders AS SELECT g AS id, 'order ' || g AS v FROM generate_series(1, 100) g".to_owned(),
+            answer: FAILED,
+            failures: &["schema"],
+        },
+        Lie {
+            // The attempts to write through the lease are rewritten too: they seem to succeed, and nothing is believed then.
+            case: "rules that rewrite what is written and read",
+            sql: format!(
+                "{SHORT} CREATE RULE one AS ON INSERT TO orders DO INSTEAD NOTHING; CREATE TABLE other (id int, v text);
+                 CREATE RULE \"_RETURN\" AS ON SELECT TO other DO INSTEAD SELECT g AS id, 'order ' || g AS v FROM generate_series(1, 100) g;"
+            ),
+            answer: Answer { code: 2, reason: "credentials", says: &["the lease can do what it must not: insert"] },
+            failures: &[],
+        },
+        Lie {
+            case: "row security that hides rows from everybody",
+            sql: format!(
+                "{HONEST} ALTER TABLE orders ENABLE ROW LEVEL SECURITY; ALTER TABLE orders FORCE ROW LEVEL SECURITY;
+                 CREATE POLICY none ON orders USING (pg_catalog.pg_sleep(100) IS NULL);"
+            ),
+            answer: FAILED,
+            failures: &["schema"],
+        },
+        Lie {
+            case: "a partition that makes up for a lost row with one of another value",
+            sql: format!("{SHORT} INSERT INTO orders VALUES (1000, 'made up');"),
+            answer: FAILED,
+            failures: &["content public.orders"],
+        },
+        Lie {
+            case: "event triggers that refuse whatever comes after the restore",
+            sql: format!(
+                "{HONEST} CREATE FUNCTION public.no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                     RAISE EXCEPTION 'no'; END $$;
+                 CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION public.no();"
+            ),
+            // What refuses is not the server, so nothing was shown of the lease.
+            answer: Answer { code: 2, reason: "credentials", says: &["the lease can do what it must not"] },
+            failures: &[],
+        },
+    ]
+}
+
+#[test]
+fn a_lie_to_the_checks_is_found_out() {
+    let place = Place::new();
+    let backup = captured(&place, "lie", HONEST);
+    let mut wrong = Vec::new();
+    for lie in lies() {
+        replace_dump(&backup, &lie.sql);
+        let run = run(&place, &backup.drill_with(CHECKS));
+        wrong.extend(lie.answer.differs(lie.case, &run));
+        let failing = failing(&run);
+        for failure in lie.failures {
+            if !failing.iter().any(|found| found.starts_with(failure)) {
+                wrong.push(format!("{}: no failure {failure:?} among {failing:?}", lie.case));
+            }
+        }
+        place.assert_nothing_left();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a superuser's function does to the catalogue while it is restored.
+#[test]
+fn statistics_that_mislead_the_planner_change_no_verdict() {
+    let place = Place::new();
+    let backup = captured(&place, "stats", HONEST);
+    let mislead = format!(
+        "{HONEST} CREATE FUNCTION public.mislead() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE pg_catalog.pg_class SET reltuples = 1e30, relpages = 2147483647 WHERE relkind IN ('r', 'i');
+             DELETE FROM pg_catalog.pg_statistic; RETURN 1; END $$;
+         CREATE MATERIALIZED VIEW public.trap AS SELECT public.mislead() AS x;"
+    );
+    replace_dump(&backup, &mislead);
+    let rows = "  checks:\n    - { name: rows, plugin: builtin:row-count }\n    - { name: content, plugin: builtin:checksum }\n";
+    let run = run(&place, &backup.drill_with(rows));
+    if let Some(difference) = PROVEN.differs("statistics", &run) {
+        panic!("{difference}");
+    }
+    place.assert_nothing_left();
+}
+
+/// A role that muster would make, made before it with other rights, and settings that apply to every login.
+#[test]
+fn roles_and_settings_named_like_musters_own_change_nothing() {
+    let place = Place::new();
+    let backup = captured(&place, "roles", HONEST);
+    let path = backup.file("globals.sql");
+    let globals = fs::read_to_string(&path).unwrap();
+    for (case, roles, answer) in [
+        (
+            "settings for everybody who logs in",
+            "ALTER ROLE ALL SET session_preload_libraries = 'auto_explain'; ALTER ROLE ALL SET search_path = public;
+             ALTER ROLE ALL SET statement_timeout = '1ms'; ALTER ROLE ALL SET default_transaction_read_only = off;\n",
+            PROVEN,
+        ),
+        (
+            "a role of muster's name",
+            "CREATE ROLE muster_sandbox LOGIN SUPERUSER PASSWORD 'known';\n",
+            Answer { code: 2, reason: "sandbox-unfit", says: &["rename `muster_sandbox` at the source"] },
+        ),
+        (
+            "an end of muster's role",
+            "ALTER ROLE muster_sandbox NOSUPERUSER;\n",
+            Answer { code: 1, reason: "restore-failed", says: &["must be superuser to alter superuser roles"] },
+        ),
+    ] {
+        fs::write(&path, format!("{roles}{globals}")).unwrap();
+        backup.sign_again();
+        let run = run(&place, &backup.drill());
+        if let Some(difference) = answer.differs(case, &run) {
+            panic!("{difference}");
+        }
+        place.assert_nothing_left();
+    }
+}
+
+/// `ALTER SYSTEM` in a dump, and a line in the server's own file: what a restart would load, and what a connection would be given.
+#[test]
+fn settings_that_a_backup_ships_change_nothing() {
+    let place = Place::new();
+    let sql = "ALTER SYSTEM SET shared_preload_libraries = '/data/evil';
+        ALTER SYSTEM SET session_preload_libraries = '/data/evil';
+        ALTER SYSTEM SET log_statement = 'all';
+        ALTER SYSTEM SET ssl = off;
+        ALTER SYSTEM SET hba_file = '/data/evil.conf';
+        DO $$ BEGIN EXECUTE 'COPY (SELECT ''host all all 0.0.0.0/0 trust'') TO ''/data/evil.conf'''; END $$;
+        SELECT pg_reload_conf();
+        SELECT pg_sleep(0.5);
+        ";
+    let dump = super::script(&place, "settings", sql);
+    let run = muster(&place, &["run", "--dump", &dump, "--output", "json"]);
+    place.assert_nothing_left();
+    let result = run.result();
+    assert_eq!(result["reason"], "proven", "{result}");
+}
+
+/// Whatever a backup can make a server say is shown without steering the terminal.
+#[test]
+fn escape_codes_in_errors_reach_no_terminal() {
+    let place = Place::new();
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{1b}[31m\u{202e}\r\u{8}\u{9b}31m";
+    let dump = super::script(
+        &place,
+        "escapes",
+        &format!(
+            "DO $$ BEGIN RAISE WARNING '{evil}'; RAISE EXCEPTION '{evil}' USING DETAIL = '{evil}', HINT = '{evil}'; END $$;\n"
+        ),
+    );
+    let shown = muster(&place, &["run", "--dump", &dump]).expect(1);
+    let steering = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    assert!(
+        !shown.stdout.contains(steering) && !shown.stderr.contains(steering),
+        "{:?} {:?}",
+        shown.stdout,
+        shown.stderr
+    );
+    let report = muster(&place, &["report", "escapes"]).expect(0);
+    assert!(!report.stdout.contains(steering), "{:?}", report.stdout);
+    place.assert_nothing_left();
+}
+
+/// A function of the server called with what it does not expect: the server crashes, and starts again.
+#[test]
+fn a_dump_that_crashes_the_server_is_said() {
+    let place = Place::new();
+    let crash = "CREATE FUNCTION public.crash(bigint) RETURNS int LANGUAGE internal STRICT AS 'textlen';\nSELECT public.crash(1);\n";
+    let dump = super::script(&place, "crash", crash);
+    let run = muster(&place, &["run", "--dump", &dump, "--output", "json"]);
+    place.assert_nothing_left();
+    let answer = Answer { code: 2, reason: "sandbox-unfit", says: &["connection to server was lost"] };
+    if let Some(difference) = answer.differs("a crash", &run) {
+        panic!("{difference}");
+    }
+}
