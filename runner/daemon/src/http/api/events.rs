@@ -168,7 +168,8 @@ impl Stream {
                 let of = all.then_some((drill, run));
                 match update {
                     RunUpdate::Event(stamped) if all || stamped.sequence > self.seen => Some(self.ledger(of, stamped)),
-                    RunUpdate::Event(_) => None,
+                    // Told before; and what `/metrics` has.
+                    RunUpdate::Event(_) | RunUpdate::Metric { .. } => None,
                     RunUpdate::Progress { phase, done, total, unit } => Some(with_run(
                         "progress",
                         of,
@@ -179,8 +180,6 @@ impl Stream {
                         of,
                         json!({ "check": name, "database": database, "done": done, "total": total, "unit": unit }),
                     )),
-                    // `/metrics` has it.
-                    RunUpdate::Metric { .. } => None,
                 }
             }
             _ if self.run.is_some() => None,
