@@ -295,14 +295,13 @@ impl Listener for LogListener {
             Happening::Run { drill, run, update: RunUpdate::Event(stamped) } => {
                 event(drill.as_str(), run.as_str(), &stamped.event);
             }
-            Happening::Run { .. } => {}
+            // Whoever recovers says so.
+            Happening::Run { .. } | Happening::Recovered { .. } => {}
             Happening::Skipped { drill, self_test, slot, why, count } => {
                 let (drill, why, slot) = (drill.as_str(), why.as_str(), slot.scheduled_for.to_string());
                 let self_test = self_test.map(Damage::as_str);
                 tracing::warn!(drill, self_test, slot, why, count, "not run");
             }
-            // Whoever recovers says so.
-            Happening::Recovered { .. } => {}
             Happening::NotBegun { drill, why } => tracing::warn!(drill = drill.as_str(), why, "could not begin"),
         }
     }

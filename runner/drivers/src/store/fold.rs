@@ -97,12 +97,13 @@ pub(super) fn schedule(self_test: Option<Damage>) -> &'static str {
     self_test.map_or(DRILL, Damage::as_str)
 }
 
-/// The schedule of that name; None where it is no name of one.
-pub(super) fn schedule_named(name: &str) -> Option<Option<Damage>> {
+/// The schedule of that name.
+pub(super) fn schedule_named(name: &str) -> Result<Option<Damage>, String> {
     if name == DRILL {
-        return Some(None);
+        return Ok(None);
     }
-    Damage::ALL.into_iter().find(|damage| damage.as_str() == name).map(Some)
+    let damage = Damage::ALL.into_iter().find(|damage| damage.as_str() == name);
+    damage.map(Some).ok_or_else(|| format!("no schedule is `{name}`"))
 }
 
 /// The schedule and the slot that a run claims.

@@ -88,7 +88,7 @@ fn schedules(connection: &Connection, drill: &DrillName) -> Result<(Option<Times
     let mut found = statement.query([drill.as_str()])?;
     while let Some(row) = found.next()? {
         let name: String = row.get(0)?;
-        let schedule = fold::schedule_named(&name).ok_or_else(|| rows::bad(0, format!("no schedule is `{name}`")))?;
+        let schedule = fold::schedule_named(&name).map_err(|why| rows::bad(0, why))?;
         if schedule.is_none() {
             first_seen = Some(rows::time(row, 3)?);
         }
