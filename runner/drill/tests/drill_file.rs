@@ -246,8 +246,7 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
 fn the_daemon_requires_limits_where_the_file_does_not_say() {
     let (_, text) = shipped().into_iter().find(|(path, _)| path.ends_with("smallest.yaml")).unwrap();
     let drill = parse(&text, Options { enforcement: Enforcement::Required }).unwrap();
-    let drill::spec::Isolation::Local(limits) = drill.isolation;
-    assert_eq!(limits.enforcement, Enforcement::Required);
+    assert_eq!(drill.isolation.limits().enforcement, Enforcement::Required);
 }
 
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
