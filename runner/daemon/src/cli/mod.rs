@@ -23,6 +23,7 @@ mod serve;
 pub(crate) mod start;
 pub mod store;
 pub mod style;
+pub mod template;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -59,6 +60,7 @@ enum Command {
     Store(store::Args),
     Manifest(manifest::Args),
     Config(config::Args),
+    Render(template::Args),
     Next(next::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
@@ -121,6 +123,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
+        Command::Render(args) => template::run(&args),
         Command::Next(args) => next::run(&args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),

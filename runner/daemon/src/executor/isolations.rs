@@ -3,6 +3,7 @@ use std::sync::Arc;
 use drill::ledger::State;
 use drill::port::Isolation;
 use drill::spec;
+use drill::stop::Stop;
 
 type ForDrill = Arc<dyn Fn(&spec::Kubernetes) -> Arc<dyn Isolation> + Send + Sync>;
 
@@ -25,10 +26,11 @@ impl Isolations {
         Self { kubernetes: Some((for_drill, past)), ..self }
     }
 
-    pub fn of(&self, asked: &spec::Isolation) -> Arc<dyn Isolation> {
+    pub fn of(&self, asked: &spec::Isolation) -> Result<Arc<dyn Isolation>, Stop> {
         match (asked, &self.kubernetes) {
-            (spec::Isolation::Kubernetes(asked), Some((for_drill, _))) => for_drill(asked),
-            (spec::Isolation::Kubernetes(_), None) | (spec::Isolation::Local(_), _) => Arc::clone(&self.local),
+            (spec::Isolation::Local(_), _) => Ok(Arc::clone(&self.local)),
+            (spec::Isolation::Kubernetes(asked), Some((for_drill, _))) => Ok(for_drill(asked)),
+            (spec::Isolation::Kubernetes(_), None) => Err(Stop::internal("this muster knows no cluster")),
         }
     }
 

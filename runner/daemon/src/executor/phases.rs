@@ -152,7 +152,7 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
         refuse_quarantined(context, opened).await?;
         let plan = context.ports.engine.plan(&opened.manifest, &drill.engine).await?;
         let limits = drill.isolation.limits();
-        let isolation = context.ports.isolations.of(&drill.isolation);
+        let isolation = context.ports.isolations.of(&drill.isolation)?;
         let template = isolation.template(&limits)?;
         let digest = Sha256Digest::of(template.as_bytes());
         let name = isolation.name().to_owned();
@@ -221,7 +221,7 @@ async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
     context.journal.append(Event::Intended { resource: Resource::Storage }).await?;
     let run = context.journal.run();
     let drill = &context.request.drill;
-    let isolation = context.ports.isolations.of(&drill.isolation);
+    let isolation = context.ports.isolations.of(&drill.isolation)?;
     let preparing = tokio::time::timeout(drill.deadlines.sandbox, isolation.prepare(&run));
     let storage = tokio::select! {
         biased;
@@ -307,7 +307,7 @@ async fn sandbox(context: &Context<'_>, plan: &dyn EnginePlan) -> Result<Arc<dyn
     let work = async {
         journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
         let spec = SandboxSpec { run: journal.run(), limits: drill.isolation.limits(), inputs: plan.inputs() };
-        let sandbox = context.ports.isolations.of(&drill.isolation).provision(spec).await?;
+        let sandbox = context.ports.isolations.of(&drill.isolation)?.provision(spec).await?;
         context.live.parts().sandbox = Some(Arc::clone(&sandbox));
         journal.append(Event::Acquired { resource: Resource::Sandbox, handle: sandbox.handle() }).await?;
 
