@@ -129,7 +129,7 @@ async fn send_one(input: &mut Input, file: Outgoing) -> Result<Received, Stop> {
     while left > 0 {
         // Reading blocks, for a piece at a time.
         let reading = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; left.min(frame::MAX as u64) as usize];
+            let mut piece = vec![0; usize::try_from(left).unwrap_or(frame::MAX).min(frame::MAX)];
             reader.read_exact(&mut piece).map(|()| (reader, piece))
         });
         let (back, piece) = reading.await.or_stop(Reason::Internal, &tried)?.or_stop(Reason::Internal, &tried)?;

@@ -113,7 +113,7 @@ impl Isolation for KubernetesIsolation {
         if self.shared.records.read(&spec.run)?.is_none() {
             return Err(Stop::internal(format!("{} has no directory: it was not prepared", spec.run)));
         }
-        Ok(Arc::new(sandbox::KubernetesSandbox::provision(&self.shared, asked, spec).await?))
+        Ok(Arc::new(Box::pin(sandbox::KubernetesSandbox::provision(&self.shared, asked, spec)).await?))
     }
 
     async fn release(

@@ -200,20 +200,20 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         "prepare",
         &asked.muster_image,
         &[inside::PREPARE, "/volumes"],
-        json!({
+        &json!({
             "memory": SMALL_MEMORY, "ephemeral-storage": SMALL_MEMORY,
         }),
-        json!([mount("program", "/volumes/program", false), mount("data", "/volumes/data", false)])
+        &json!([mount("program", "/volumes/program", false), mount("data", "/volumes/data", false)])
     )]);
-    let port = PORT.to_string();
+    let own = PORT.to_string();
     let mut database = container(
         DATABASE,
         &asked.image,
-        &[inside::POD, "relay", &port],
-        json!({
+        &[inside::POD, "relay", &own],
+        &json!({
             "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * 2 + (1 << 30)).to_string(),
         }),
-        json!([
+        &json!([
             part("program", "muster", "/muster", true),
             part("program", "muster.d", "/muster.d", true),
             part("program", "passwd", "/etc/passwd", true),
@@ -235,10 +235,10 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         INTAKE,
         &asked.muster_image,
         &[inside::POD, "wait"],
-        json!({
+        &json!({
             "memory": "128Mi", "ephemeral-storage": SMALL_MEMORY,
         }),
-        json!([mount("conf", "/conf", false), mount("backup", "/backup", false)]),
+        &json!([mount("conf", "/conf", false), mount("backup", "/backup", false)]),
     );
     spec["containers"] = json!([database, intake]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
@@ -253,10 +253,10 @@ fn agent(names: &Names, asked: &Kubernetes) -> Value {
         AGENT,
         &asked.muster_image,
         &[inside::POD, "wait"],
-        json!({
+        &json!({
             "memory": AGENT_MEMORY, "ephemeral-storage": SMALL_MEMORY,
         }),
-        json!([{ "name": "tmp", "mountPath": "/tmp" }])
+        &json!([{ "name": "tmp", "mountPath": "/tmp" }])
     )]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
@@ -272,7 +272,7 @@ fn witness(names: &Names, asked: &Kubernetes) -> Value {
 fn plain(names: &Names, asked: &Kubernetes, name: &str, namespace: &str, arguments: &[&str]) -> Value {
     let mut spec = pod_spec(72);
     let limits = json!({ "memory": SMALL_MEMORY, "ephemeral-storage": SMALL_MEMORY });
-    spec["containers"] = json!([container(name, &asked.muster_image, arguments, limits, json!([]))]);
+    spec["containers"] = json!([container(name, &asked.muster_image, arguments, &limits, &json!([]))]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": names.metadata(name, namespace), "spec": spec })
 }
 
@@ -288,7 +288,7 @@ fn pod_spec(user: u32) -> Value {
 }
 
 /// Its limits are what it asks for: a node that lacks them is not chosen.
-fn container(name: &str, image: &str, arguments: &[&str], limits: Value, mounts: Value) -> Value {
+fn container(name: &str, image: &str, arguments: &[&str], limits: &Value, mounts: &Value) -> Value {
     let mut command = vec![drill::port::PROGRAM];
     command.extend(arguments);
     json!({

@@ -139,39 +139,39 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: serde_json::Value) -> Pod {
+    fn pod(status: &serde_json::Value) -> Pod {
         let containers = json!([{ "name": "database" }, { "name": "intake" }]);
         let object =
             json!({ "metadata": { "name": "database" }, "spec": { "containers": containers }, "status": status });
         serde_json::from_value(object).expect("a pod")
     }
 
-    fn container(name: &str, state: serde_json::Value) -> serde_json::Value {
+    fn container(name: &str, state: &serde_json::Value) -> serde_json::Value {
         json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state })
     }
 
     #[test]
     fn a_pod_runs_when_all_its_containers_do() {
-        let running = |name| container(name, json!({ "running": {} }));
+        let running = |name| container(name, &json!({ "running": {} }));
         let one = json!({ "podIP": "10.0.0.7", "hostIP": "10.0.1.1", "containerStatuses": [running("database")] });
-        assert!(matches!(progress(&pod(one)), Progress::Waiting(_)));
+        assert!(matches!(progress(&pod(&one)), Progress::Waiting(_)));
         let two = json!({ "podIP": "10.0.0.7", "hostIP": "10.0.1.1",
             "containerStatuses": [running("database"), running("intake")] });
-        assert!(matches!(progress(&pod(two)), Progress::Running(_)));
+        assert!(matches!(progress(&pod(&two)), Progress::Running(_)));
     }
 
     #[test]
     fn what_will_not_come_right_says_what_to_do() {
         let waiting = json!({ "waiting": { "reason": "ErrImageNeverPull", "message": "not present" } });
-        let Progress::Over(stop) = progress(&pod(json!({ "containerStatuses": [container("database", waiting)] })))
+        let Progress::Over(stop) = progress(&pod(&json!({ "containerStatuses": [container("database", &waiting)] })))
         else {
             panic!("it is hopeless")
         };
         assert!(stop.message.contains("ErrImageNeverPull") && stop.advice.is_some(), "{stop:?}");
         let killed = json!({ "terminated": { "reason": "OOMKilled", "exitCode": 137 } });
-        let stop = over(&pod(json!({ "containerStatuses": [container("database", killed)] }))).expect("over");
+        let stop = over(&pod(&json!({ "containerStatuses": [container("database", &killed)] }))).expect("over");
         assert_eq!(stop.reason, Reason::LimitReached);
-        let evicted = over(&pod(json!({ "phase": "Failed", "reason": "Evicted", "message": "disk" }))).expect("over");
+        let evicted = over(&pod(&json!({ "phase": "Failed", "reason": "Evicted", "message": "disk" }))).expect("over");
         assert_eq!(evicted.reason, Reason::LimitReached);
     }
 }

@@ -102,7 +102,7 @@ async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> Opti
 pub(super) async fn probe(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Stop> {
     let began = Instant::now();
     loop {
-        let mut probes = round(ground, leaving).await?;
+        let mut probes = Box::pin(round(ground, leaving)).await?;
         let proven = probes.iter().all(|probe| probe.expected == probe.observed);
         if proven || began.elapsed() >= LAG {
             if let Some(first) = probes.first_mut() {

@@ -18,8 +18,8 @@ use super::objects::{AGENT, Names, OWNER, RUN};
 use super::record::{Records, Where};
 use crate::isolation::local::exec::clean;
 
-const PODS: Duration = Duration::from_secs(60);
-const NAMESPACE: Duration = Duration::from_secs(120);
+const PODS: Duration = Duration::from_mins(1);
+const NAMESPACE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn sandbox(records: &Records, run: &RunId) -> Result<ReleaseProof, Stop> {

@@ -33,11 +33,11 @@ use super::{Shared, deliver, exec, inside, release};
 use crate::isolation::local::exec::{Tail, clean};
 
 /// Of everything that is made: requests only, no waiting for what they start.
-pub(super) const MAKE: Duration = Duration::from_secs(60);
+pub(super) const MAKE: Duration = Duration::from_mins(1);
 /// For a pod to run, its images pulled and all. The executor's deadline ends it earlier.
 const START: Duration = Duration::from_mins(10);
 const TEMPLATE: Duration = Duration::from_mins(2);
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_mins(1);
 const AGENT_STDERR: usize = 64 << 10;
 
 pub(super) struct KubernetesSandbox {
@@ -247,7 +247,7 @@ impl Sandbox for KubernetesSandbox {
     }
 
     async fn probe(&self) -> Result<Vec<Probe>, Stop> {
-        self.or_breach(probe::probe(&self.ground, &self.leaving).await).await
+        self.or_breach(Box::pin(probe::probe(&self.ground, &self.leaving)).await).await
     }
 
     async fn run_agent(&self) -> Result<AgentProcess, Stop> {

@@ -21,7 +21,7 @@ use super::objects::{AGENT, DATABASE, Names, STRANGER, STRANGER_EGRESS};
 use super::pods;
 
 /// How long the API server may be silent before a change could have been missed.
-const BLIND: Duration = Duration::from_secs(60);
+const BLIND: Duration = Duration::from_mins(1);
 
 /// What must stay as it is.
 #[derive(Clone)]

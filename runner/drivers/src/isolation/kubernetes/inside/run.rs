@@ -81,11 +81,17 @@ fn follow(mut child: Child, input: io::Stdin, out: &Out) -> io::Result<Ended> {
     let (drained, streams) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         let (out, drained) = (Arc::clone(out), drained.clone());
-        std::thread::Builder::new().spawn(move || drained.send(copy(stdout, frame::STDOUT, &out, group)))?;
+        std::thread::Builder::new().spawn(move || {
+            copy(stdout, frame::STDOUT, &out, group);
+            drained.send(())
+        })?;
     }
     if let Some(stderr) = child.stderr.take() {
         let out = Arc::clone(out);
-        std::thread::Builder::new().spawn(move || drained.send(copy(stderr, frame::STDERR, &out, group)))?;
+        std::thread::Builder::new().spawn(move || {
+            copy(stderr, frame::STDERR, &out, group);
+            drained.send(())
+        })?;
     }
     let stdin = child.stdin.take();
     std::thread::Builder::new().spawn(move || feed(input, stdin, group))?;
