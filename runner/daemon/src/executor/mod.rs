@@ -4,6 +4,7 @@
 mod baselines;
 mod cancel;
 mod checks;
+mod isolations;
 mod journal;
 mod last_run;
 mod lease;
@@ -23,12 +24,13 @@ use std::sync::Arc;
 
 use drill::config::Production;
 use drill::id::Sha256Digest;
-use drill::port::{Artifacts, Engine, Isolation, Store};
+use drill::port::{Artifacts, Engine, Store};
 
 use drivers::key::EvidenceKey;
 
 pub use cancel::Cancel;
 pub use checks::{Loaded, load_checks};
+pub use isolations::Isolations;
 pub use lease::CredentialsFor;
 pub use live::{LiveRun, LiveRuns};
 pub use observe::{Observer, Silent, Update};
@@ -39,7 +41,7 @@ pub use run::{Ended, Request, execute};
 #[derive(Clone)]
 pub struct Ports {
     pub artifacts: Arc<dyn Artifacts>,
-    pub isolation: Arc<dyn Isolation>,
+    pub isolations: Isolations,
     pub engine: Arc<dyn Engine>,
     pub credentials: CredentialsFor,
     pub store: Arc<dyn Store>,

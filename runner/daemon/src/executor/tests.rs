@@ -71,7 +71,7 @@ impl Outside {
     pub(crate) fn ports(&self) -> Ports {
         Ports {
             artifacts: Arc::new(self.artifact.clone()),
-            isolation: Arc::new(self.world.isolation()),
+            isolations: Isolations::local(Arc::new(self.world.isolation())),
             engine: Arc::new(FakeEngine::new(self.script.clone())),
             credentials: {
                 let (asked, credentials) = (Arc::clone(&self.asked), self.credentials.clone());

@@ -11,13 +11,15 @@ use super::{DEFAULT_CHECKS, Options, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
     Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Exercise,
-    Fallback, Fidelity, Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
-    TrustedKey,
+    Fallback, Fidelity, Grant, Isolation, Kubernetes, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule,
+    Source, TrustedKey,
 };
 use crate::unit;
 
 const DEFAULT_JOBS: u32 = 2;
 const DEFAULT_PROCESSES: u32 = 200;
+const DEFAULT_POD_MEMORY: u64 = 1 << 30;
+const DEFAULT_POD_DISK: u64 = 8 << 30;
 const DEFAULT_TTL: Duration = Duration::from_mins(15);
 
 /// None where form was so wrong that there is no name; `problems` says why.
@@ -39,8 +41,8 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         objectives: objectives(spec.get("objectives")),
         source: source?,
         engine,
-        isolation: local(spec.get("isolation").get("local"), options),
-        credentials: credentials(spec.get("credentials"), problems)?,
+        isolation: isolation(spec.get("isolation"), options),
+        credentials: credentials(spec, problems)?,
         checks,
         deadlines,
         self_test: None,
@@ -244,6 +246,29 @@ fn is_off(text: &str) -> bool {
         || (!text.is_empty() && ("false".starts_with(&text) || "no".starts_with(&text)))
 }
 
+fn isolation(node: Option<&Node>, options: Options) -> Isolation {
+    match node.get("kubernetes").and_then(kubernetes) {
+        Some(kubernetes) => Isolation::Kubernetes(kubernetes),
+        None => local(node.get("local"), options),
+    }
+}
+
+/// None where form has said what is missing.
+fn kubernetes(node: &Node) -> Option<Kubernetes> {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let limits = node.get("limits");
+    let addresses = node.get("production").map(Node::items).unwrap_or_default().iter();
+    Some(Kubernetes {
+        context: text("context"),
+        image: text("image")?,
+        muster_image: text("musterImage")?,
+        memory: size(limits, "memory").unwrap_or(DEFAULT_POD_MEMORY),
+        disk: size(limits, "disk").unwrap_or(DEFAULT_POD_DISK),
+        cpu_millis: number(limits, "cpuMillis"),
+        production: addresses.filter_map(Node::text).map(str::to_owned).collect(),
+    })
+}
+
 fn local(node: Option<&Node>, options: Options) -> Isolation {
     let limits = node.get("limits");
     Isolation::Local(Limits {
@@ -258,11 +283,14 @@ fn local(node: Option<&Node>, options: Options) -> Isolation {
     })
 }
 
-fn credentials(node: Option<&Node>, problems: &mut Problems) -> Option<Credentials> {
-    match node.get("vault") {
-        Some(vault) => super::vault::read(vault, problems).map(Box::new).map(Credentials::Vault),
-        None => Some(embedded(node.get("embedded"))),
+fn credentials(spec: Option<&Node>, problems: &mut Problems) -> Option<Credentials> {
+    let node = spec.get("credentials");
+    let Some(vault) = node.get("vault") else { return Some(embedded(node.get("embedded"))) };
+    if spec.get("isolation").get("kubernetes").is_some() {
+        let problem = Problem::at(vault.place, "a Vault cannot reach a sandbox in a cluster in this version of muster");
+        problems.push(problem.hint("remove it until a later version can: muster then makes the login itself"));
     }
+    super::vault::read(vault, problems).map(Box::new).map(Credentials::Vault)
 }
 
 fn embedded(node: Option<&Node>) -> Credentials {

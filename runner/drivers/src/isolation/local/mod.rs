@@ -4,13 +4,13 @@
 //! `inside` what muster runs in it, `control` and `exec` how the runner talks to that, `doorway` how it and a visitor reach
 //! the database, `probe` how isolation is proven, `watch`
 //! what ends it early and `release` how it goes. Everything that comes out of a sandbox is hostile, and so is what lies in `data/`.
-mod bwrap;
+pub(super) mod bwrap;
 mod cgroup;
 mod control;
 mod directory;
 mod doctor;
 mod doorway;
-mod exec;
+pub(super) mod exec;
 pub mod inside;
 mod limits;
 mod probe;
