@@ -10,5 +10,6 @@ mod fallbacks;
 mod freshness;
 mod hostile_plugins;
 mod killed;
+mod kubernetes;
 mod self_test;
 mod store;

@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
+mod health;
 pub mod key;
 pub mod manifest;
 mod next;
@@ -59,6 +60,7 @@ enum Command {
     Manifest(manifest::Args),
     Config(config::Args),
     Next(next::Args),
+    Health(health::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -120,6 +122,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
         Command::Next(args) => next::run(&args),
+        Command::Health(args) => health::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
