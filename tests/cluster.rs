@@ -21,6 +21,10 @@ impl Cluster {
         Some(Self { kubeconfig: kubeconfig?.into() })
     }
 
+    pub fn at(kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned() }
+    }
+
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }

@@ -71,7 +71,7 @@ fn the_shipped_manifests_run_a_muster_that_keeps_to_its_own() {
     keeps_to_its_own(&cluster);
 }
 
-/// Its account is held to the namespaces of its runs, whatever its ClusterRole says.
+/// Its account is held to the namespaces of its runs, whatever its `ClusterRole` says.
 fn keeps_to_its_own(cluster: &Cluster) {
     let restricted = |name: &str| {
         let labels = "pod-security.kubernetes.io/enforce: restricted";
