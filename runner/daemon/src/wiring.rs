@@ -11,10 +11,11 @@ use drivers::alert::webhook::Webhook;
 use drivers::artifact::file::FileArtifacts;
 use drivers::credentials::embedded::Embedded;
 use drivers::engine::postgresql::PostgresqlEngine;
+use drivers::isolation::kubernetes::KubernetesState;
 use drivers::isolation::local::{LocalConfig, LocalIsolation};
 use drivers::store::sqlite::{Mode, SqliteStore};
 
-use crate::executor::{LiveRuns, Ports};
+use crate::executor::{Isolations, LiveRuns, Ports};
 use crate::secrets;
 
 /// Everything on this machine: backups in its file system, bubblewrap, PostgreSQL, SQLite.
@@ -23,7 +24,7 @@ pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
     let config = LocalConfig::new(state_directory.to_owned(), program);
     Ok(Ports {
         artifacts: Arc::new(FileArtifacts),
-        isolation: Arc::new(LocalIsolation::new(config)?),
+        isolations: isolations(config)?,
         engine: Arc::new(PostgresqlEngine::new()),
         credentials: Arc::new(Embedded::new()),
         store: Arc::new(SqliteStore::open(&state_directory.join("muster.db"), Mode::ReadWrite)?),
@@ -32,6 +33,13 @@ pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
         approved_template: None,
         live: LiveRuns::default(),
     })
+}
+
+fn isolations(config: LocalConfig) -> Result<Isolations, Stop> {
+    let clusters = KubernetesState::open(&config.state_root)?;
+    let past = Arc::new(clusters.of_the_past());
+    let local = Isolations::local(Arc::new(LocalIsolation::new(config)?));
+    Ok(local.and_kubernetes(Arc::new(move |asked| Arc::new(clusters.isolation(asked))), past))
 }
 
 /// Where alerts go.

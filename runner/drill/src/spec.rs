@@ -141,6 +141,42 @@ impl Fidelity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Isolation {
     Local(Limits),
+    Kubernetes(Kubernetes),
+}
+
+impl Isolation {
+    /// As every isolation is told them.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Self::Local(limits) => *limits,
+            // The cluster holds them, or there is no pod.
+            Self::Kubernetes(asked) => Limits {
+                memory: Some(asked.memory),
+                disk: Some(asked.disk),
+                processes: u32::MAX,
+                enforcement: Enforcement::Required,
+            },
+        }
+    }
+}
+
+/// A namespace of its own in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Of the kubeconfig. None: its current one, or the cluster that muster runs in.
+    pub context: Option<String>,
+    /// Has the server's programs; pinned by digest.
+    pub image: String,
+    /// Has muster itself; pinned by digest.
+    pub muster_image: String,
+    /// Bytes that the database's container may use.
+    pub memory: u64,
+    /// Bytes of the restored databases, and again of the backup.
+    pub disk: u64,
+    /// Thousandths of a core. None: no limit.
+    pub cpu_millis: Option<u32>,
+    /// Addresses and ports that must be out of reach.
+    pub production: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -105,6 +105,19 @@ fn full_of_a_dump() -> Value {
     value
 }
 
+/// The same, in a cluster.
+fn full_in_a_cluster() -> Value {
+    let mut value = full();
+    value["spec"]["isolation"] = json!({ "kubernetes": {
+        "context": "staging",
+        "image": format!("registry.example/postgres@sha256:{}", "0a".repeat(32)),
+        "musterImage": format!("registry.example/muster@sha256:{}", "0b".repeat(32)),
+        "limits": { "memory": "3GiB", "disk": "52GiB", "cpuMillis": 1500 },
+        "production": ["10.20.0.5:5432"],
+    } });
+    value
+}
+
 #[test]
 fn every_file_in_schedules_is_valid() {
     let files = shipped();
@@ -246,14 +259,13 @@ fn the_smallest_drill_file_is_six_lines_and_has_every_default() {
 fn the_daemon_requires_limits_where_the_file_does_not_say() {
     let (_, text) = shipped().into_iter().find(|(path, _)| path.ends_with("smallest.yaml")).unwrap();
     let drill = parse(&text, Options { enforcement: Enforcement::Required }).unwrap();
-    let drill::spec::Isolation::Local(limits) = drill.isolation;
-    assert_eq!(limits.enforcement, Enforcement::Required);
+    assert_eq!(drill.isolation.limits().enforcement, Enforcement::Required);
 }
 
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
 #[test]
 fn no_key_is_ignored() {
-    for full in [full(), full_where(Damage::Signature), full_of_a_dump()] {
+    for full in [full(), full_where(Damage::Signature), full_of_a_dump(), full_in_a_cluster()] {
         no_key_of(&full);
     }
 }
@@ -299,7 +311,9 @@ fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
 fn the_schema_and_the_parser_know_the_same_keys() {
     let schema = json_schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    assert!(validator.is_valid(&full()) && validator.is_valid(&full_of_a_dump()));
+    for full in [full(), full_of_a_dump(), full_in_a_cluster()] {
+        assert!(validator.is_valid(&full));
+    }
 
     let mut known = Vec::new();
     schema_keys(&schema, "", &mut known);
@@ -307,6 +321,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     pointers(&full(), "", &mut written);
     pointers(&full_where(Damage::Signature), "", &mut written);
     pointers(&full_of_a_dump(), "", &mut written);
+    pointers(&full_in_a_cluster(), "", &mut written);
     let written: Vec<String> = written
         .iter()
         .map(|pointer| {
@@ -335,9 +350,9 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
     for (place, key) in
-        [("/spec/isolation", "kubernetes"), ("/spec/credentials", "vault"), ("/spec/source/trustedKeys/0", "secretRef")]
+        [("/spec/isolation/kubernetes", "storage"), ("/spec/credentials", "vault"), ("/spec/source/trustedKeys/0", "secretRef")]
     {
-        let mut later = full();
+        let mut later = if place.contains("kubernetes") { full_in_a_cluster() } else { full() };
         later.pointer_mut(place).unwrap()[key] = json!({});
         assert!(!validator.is_valid(&later), "{key}");
         let answer = read(&later.to_string()).unwrap_err();

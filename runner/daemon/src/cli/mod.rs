@@ -24,8 +24,10 @@ mod serve;
 pub(crate) mod start;
 pub mod store;
 pub mod style;
+pub mod template;
 pub mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -59,6 +61,7 @@ enum Command {
     Store(store::Args),
     Manifest(manifest::Args),
     Config(config::Args),
+    Render(template::Args),
     Next(next::Args),
     Health(health::Args),
     Doctor(doctor::Args),
@@ -71,14 +74,15 @@ enum Command {
 /// The whole program.
 pub fn main() -> ExitCode {
     // Inside a sandbox muster is its own init, relay and agent: no runtime, no arguments for people.
-    if let Some(code) = drivers::isolation::local::inside::dispatch(std::env::args_os()) {
+    let inside = drivers::isolation::local::inside::dispatch(std::env::args_os());
+    if let Some(code) = inside.or_else(|| drivers::isolation::kubernetes::inside::dispatch(std::env::args_os())) {
         return code;
     }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return report_error(&Stop::internal("the TLS provider was installed twice"));
     }
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
-        return agent();
+        return agent(std::env::args_os().nth(2).map_or_else(|| process::SOCKET.into(), PathBuf::from));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -98,9 +102,9 @@ pub fn main() -> ExitCode {
 }
 
 /// What a sandbox runs beside the database: frames on standard input and output.
-fn agent() -> ExitCode {
+fn agent(socket: PathBuf) -> ExitCode {
     match PluginRunner::new() {
-        Ok(runner) => process::main(process::SOCKET.into(), Arc::new(runner)),
+        Ok(runner) => process::main(socket, Arc::new(runner)),
         Err(error) => report_error(&Stop::internal(format!("the plugin host does not start: {}", chain(&error)))),
     }
 }
@@ -121,6 +125,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Store(args) => store::run(args).await,
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
+        Command::Render(args) => template::run(&args),
         Command::Next(args) => next::run(&args),
         Command::Health(args) => health::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -4,6 +4,7 @@
 mod baselines;
 mod cancel;
 mod checks;
+mod isolations;
 mod journal;
 mod last_run;
 mod live;
@@ -21,12 +22,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use drill::id::Sha256Digest;
-use drill::port::{Artifacts, Credentials, Engine, Isolation, Store};
+use drill::port::{Artifacts, Credentials, Engine, Store};
 
 use drivers::key::EvidenceKey;
 
 pub use cancel::Cancel;
 pub use checks::{Loaded, load_checks};
+pub use isolations::Isolations;
 pub use live::{LiveRun, LiveRuns};
 pub use observe::{Observer, Silent, Update};
 pub use recover::{Recovered, recover, recover_due};
@@ -36,7 +38,7 @@ pub use run::{Ended, Request, execute};
 #[derive(Clone)]
 pub struct Ports {
     pub artifacts: Arc<dyn Artifacts>,
-    pub isolation: Arc<dyn Isolation>,
+    pub isolations: Isolations,
     pub engine: Arc<dyn Engine>,
     pub credentials: Arc<dyn Credentials>,
     pub store: Arc<dyn Store>,

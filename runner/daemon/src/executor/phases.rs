@@ -9,7 +9,6 @@ use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage};
 use drill::proof::IsolationProof;
-use drill::spec::{Isolation, Limits};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -152,14 +151,15 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
     let work = async {
         refuse_quarantined(context, opened).await?;
         let plan = context.ports.engine.plan(&opened.manifest, &drill.engine).await?;
-        let limits = limits(context);
-        let template = context.ports.isolation.template(&limits)?;
-        let isolation = context.ports.isolation.name().to_owned();
+        let limits = drill.isolation.limits();
+        let isolation = context.ports.isolations.of(&drill.isolation)?;
+        let template = isolation.template(&limits)?;
         let digest = Sha256Digest::of(template.as_bytes());
-        context.journal.append(Event::Template { isolation, digest }).await?;
+        let name = isolation.name().to_owned();
+        context.journal.append(Event::Template { isolation: name, digest }).await?;
         approved(digest, context.ports.approved_template)?;
 
-        let survey = context.ports.isolation.survey(&limits).await?;
+        let survey = isolation.survey(&limits).await?;
         context.journal.append(Event::Limits { limits: survey.limits }).await?;
         for warning in survey.warnings {
             context.journal.warn("preflight", "limits", warning).await?;
@@ -217,17 +217,12 @@ async fn refuse_quarantined(context: &Context<'_>, opened: &Opened) -> Result<()
     }
 }
 
-fn limits(context: &Context<'_>) -> Limits {
-    match context.request.drill.isolation {
-        Isolation::Local(limits) => limits,
-    }
-}
-
 async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
     context.journal.append(Event::Intended { resource: Resource::Storage }).await?;
     let run = context.journal.run();
-    let preparing =
-        tokio::time::timeout(context.request.drill.deadlines.sandbox, context.ports.isolation.prepare(&run));
+    let drill = &context.request.drill;
+    let isolation = context.ports.isolations.of(&drill.isolation)?;
+    let preparing = tokio::time::timeout(drill.deadlines.sandbox, isolation.prepare(&run));
     let storage = tokio::select! {
         biased;
         () = context.cancel.asked() => return Err(interrupted(Phase::Sandbox)),
@@ -311,8 +306,8 @@ async fn sandbox(context: &Context<'_>, plan: &dyn EnginePlan) -> Result<Arc<dyn
     let journal = context.journal;
     let work = async {
         journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
-        let spec = SandboxSpec { run: journal.run(), limits: limits(context), inputs: plan.inputs() };
-        let sandbox = context.ports.isolation.provision(spec).await?;
+        let spec = SandboxSpec { run: journal.run(), limits: drill.isolation.limits(), inputs: plan.inputs() };
+        let sandbox = context.ports.isolations.of(&drill.isolation)?.provision(spec).await?;
         context.live.parts().sandbox = Some(Arc::clone(&sandbox));
         journal.append(Event::Acquired { resource: Resource::Sandbox, handle: sandbox.handle() }).await?;
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use drill::id::RunId;
 use drill::ledger::{Owner, State};
-use drill::port::Leftover;
+use drill::port::{Isolation, Leftover};
 use drill::stop::Stop;
 use drill::verdict::Leftovers;
 
@@ -120,7 +120,19 @@ async fn settle(ports: &Ports, observer: Arc<dyn Observer>, state: State) -> Res
 
 /// What exists under muster's names and nobody owes: of runs that this store does not know, or that owe nothing any more.
 async fn orphans(ports: &Ports, recovered: &mut Recovered, due: impl Fn(&RunId) -> bool) -> Result<(), Stop> {
-    for leftover in ports.isolation.leftovers().await? {
+    for isolation in ports.isolations.all() {
+        orphans_of(isolation.as_ref(), ports, recovered, &due).await?;
+    }
+    Ok(())
+}
+
+async fn orphans_of(
+    isolation: &dyn Isolation,
+    ports: &Ports,
+    recovered: &mut Recovered,
+    due: &impl Fn(&RunId) -> bool,
+) -> Result<(), Stop> {
+    for leftover in isolation.leftovers().await? {
         // A run that has just begun may have a directory before this look at the ledger, and never before its claim.
         if ports.live.contains(&leftover.run) || !due(&leftover.run) {
             continue;
@@ -130,7 +142,7 @@ async fn orphans(ports: &Ports, recovered: &mut Recovered, due: impl Fn(&RunId) 
         if !events.is_empty() && !settled {
             continue;
         }
-        match ports.isolation.release(&leftover.run, leftover.resource, None).await {
+        match isolation.release(&leftover.run, leftover.resource, None).await {
             Ok(_) => recovered.orphans.push(leftover),
             Err(stop) => recovered.troubles.push((leftover.run, stop)),
         }

@@ -91,7 +91,8 @@ async fn remove(
         let state = journal.state();
         (state.started.run.clone(), state.held.get(&resource).and_then(|held| held.handle().cloned()))
     };
-    ports.isolation.release(&run, resource, handle.as_ref()).await
+    let isolation = ports.isolations.of_run(&journal.state());
+    isolation.release(&run, resource, handle.as_ref()).await
 }
 
 /// A process that still runs would write on into files that nobody sees any more.

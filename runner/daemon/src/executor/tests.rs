@@ -62,7 +62,7 @@ impl Outside {
     pub(crate) fn ports(&self) -> Ports {
         Ports {
             artifacts: Arc::new(self.artifact.clone()),
-            isolation: Arc::new(self.world.isolation()),
+            isolations: Isolations::local(Arc::new(self.world.isolation())),
             engine: Arc::new(FakeEngine::new(self.script.clone())),
             credentials: Arc::new(FakeCredentials::new(Arc::new(|_: &str| ()))),
             store: Arc::clone(&self.store) as Arc<dyn Store>,

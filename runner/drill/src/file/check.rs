@@ -10,13 +10,15 @@ use super::{DEFAULT_CHECKS, Options, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
     Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Exercise,
-    Fallback, Fidelity, Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
+    Fallback, Fidelity, Grant, Isolation, Kubernetes, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
     TrustedKey,
 };
 use crate::unit;
 
 const DEFAULT_JOBS: u32 = 2;
 const DEFAULT_PROCESSES: u32 = 200;
+const DEFAULT_POD_MEMORY: u64 = 1 << 30;
+const DEFAULT_POD_DISK: u64 = 8 << 30;
 const DEFAULT_TTL: Duration = Duration::from_mins(15);
 
 /// None where form was so wrong that there is no name; `problems` says why.
@@ -38,7 +40,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         objectives: objectives(spec.get("objectives")),
         source: source?,
         engine,
-        isolation: local(spec.get("isolation").get("local"), options),
+        isolation: isolation(spec.get("isolation"), options),
         credentials: credentials(spec.get("credentials")),
         checks,
         deadlines,
@@ -241,6 +243,29 @@ fn is_off(text: &str) -> bool {
     text == "0"
         || (text.len() >= 2 && "off".starts_with(&text))
         || (!text.is_empty() && ("false".starts_with(&text) || "no".starts_with(&text)))
+}
+
+fn isolation(node: Option<&Node>, options: Options) -> Isolation {
+    match node.get("kubernetes").and_then(kubernetes) {
+        Some(kubernetes) => Isolation::Kubernetes(kubernetes),
+        None => local(node.get("local"), options),
+    }
+}
+
+/// None where form has said what is missing.
+fn kubernetes(node: &Node) -> Option<Kubernetes> {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let limits = node.get("limits");
+    let addresses = node.get("production").map(Node::items).unwrap_or_default().iter();
+    Some(Kubernetes {
+        context: text("context"),
+        image: text("image")?,
+        muster_image: text("musterImage")?,
+        memory: size(limits, "memory").unwrap_or(DEFAULT_POD_MEMORY),
+        disk: size(limits, "disk").unwrap_or(DEFAULT_POD_DISK),
+        cpu_millis: number(limits, "cpuMillis"),
+        production: addresses.filter_map(Node::text).map(str::to_owned).collect(),
+    })
 }
 
 fn local(node: Option<&Node>, options: Options) -> Isolation {

@@ -91,6 +91,47 @@ pub(super) static LABEL_VALUE: TextRule = TextRule {
     example: "payments",
 };
 
+pub(super) static CONTEXT: TextRule = TextRule {
+    check: |text| {
+        if !text.is_empty() && text.chars().count() <= 253 && !text.chars().any(char::is_control) {
+            Ok(())
+        } else {
+            Err(Complaint::new("the name of a context has 1 to 253 characters on one line")
+                .hint("`kubectl config get-contexts` lists them"))
+        }
+    },
+    pattern: None,
+    example: "staging",
+};
+
+/// By digest: what was tested is what runs.
+pub(super) static IMAGE: TextRule = TextRule {
+    check: |text| {
+        let complaint = || Complaint::new(format!("`{text}` does not name an image by its digest"));
+        let (name, digest) =
+            text.rsplit_once('@').ok_or_else(|| complaint().hint("add @sha256: and its 64 digits"))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "./:_-".contains(c);
+        let named = !name.is_empty() && name.len() <= 255 && name.chars().all(plain);
+        if named && digest.parse::<crate::id::Sha256Digest>().is_ok() {
+            Ok(())
+        } else {
+            Err(complaint().hint("such as registry.example/postgres@sha256: and 64 hexadecimal digits"))
+        }
+    },
+    pattern: Some("^[A-Za-z0-9./:_-]+@sha256:[0-9a-fA-F]{64}$"),
+    example: "registry.example/postgres@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+};
+
+pub(super) static TARGET: TextRule = TextRule {
+    check: |text| match text.parse::<std::net::SocketAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Complaint::new(format!("`{text}` is not an address and a port"))
+            .hint("such as 10.20.0.5:5432 or [2001:db8::5]:5432; names are not looked up")),
+    },
+    pattern: None,
+    example: "10.20.0.5:5432",
+};
+
 pub(super) static CRON: TextRule =
     TextRule { check: cron::check, pattern: Some("^(@[a-z]+|\\S+(\\s+\\S+){4,5})$"), example: "15 2 * * *" };
 

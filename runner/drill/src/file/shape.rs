@@ -298,7 +298,50 @@ static ISOLATION: Shape = Shape {
     choice: Choice::AtMostOne,
     keys: &[
         optional("local", Form::Object(&LOCAL), "A sandbox of namespaces on this machine."),
-        not_yet("kubernetes", Form::Free, "A namespace of its own in a cluster."),
+        optional("kubernetes", Form::Object(&KUBERNETES), "A namespace of its own in a cluster."),
+    ],
+};
+
+static KUBERNETES: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        required(
+            "image",
+            Form::Text(&rule::IMAGE),
+            "An image by digest that has the server's programs in /usr, such as one of your own production's.",
+        ),
+        required("musterImage", Form::Text(&rule::IMAGE), "muster's own image, by digest."),
+        optional(
+            "context",
+            Form::Text(&rule::CONTEXT),
+            "A context of the kubeconfig. Default: its current one, or the cluster that muster runs in.",
+        ),
+        optional("limits", Form::Object(&POD_LIMITS), "What the database's pod may use."),
+        optional(
+            "production",
+            Form::List { item: &Form::Text(&rule::TARGET), if_empty: None },
+            "Addresses and ports of your production that the sandbox must not reach: each is tried, from inside and from a pod that \
+             no policy holds.",
+        ),
+        not_yet("storage", Form::Free, "A PersistentVolumeClaim for the restored databases."),
+        not_yet("artifact", Form::Free, "A volume that has the backup already."),
+    ],
+};
+
+static POD_LIMITS: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        optional("memory", Form::Size { min: 256 * MIB, max: LARGEST / 4 }, "Memory of the server. Default: 1GiB."),
+        optional(
+            "disk",
+            Form::Size { min: 256 * MIB, max: LARGEST / 4 },
+            "Disk of the node for the restored databases, and again for the backup. Default: 8GiB.",
+        ),
+        optional(
+            "cpuMillis",
+            Form::Whole { min: 100, max: 1_000_000 },
+            "Processor time, in thousandths of a core. Default: no limit.",
+        ),
     ],
 };
 

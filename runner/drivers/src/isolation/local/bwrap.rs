@@ -9,7 +9,7 @@ use super::seccomp;
 
 pub(super) use drill::port::PROGRAM;
 /// What a command finds in its environment before its own variables.
-pub(super) const ENVIRONMENT: [(&str, &str); 3] =
+pub(in crate::isolation) const ENVIRONMENT: [(&str, &str); 3] =
     [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/tmp"), ("LANG", "C.UTF-8")];
 
 /// Which of the two boundaries.

@@ -14,6 +14,7 @@ use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use rustix::fs::{FlockOperation, Mode};
 
+use super::inside::users;
 use super::{LocalConfig, process, tree};
 
 /// The state directory, seen from the isolation driver.
@@ -189,12 +190,10 @@ impl RunDirectory {
 
     /// Writes `/conf`, and the `/etc/passwd` and `/etc/group` that let programs find a name for their user id.
     pub(super) fn write_inputs(&self, files: &[InputFile], uid: u32) -> Result<(), Stop> {
-        let passwd = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
-                      postgres:x:70:70:postgres:/tmp:/bin/sh\nagent:x:71:71:agent:/tmp:/usr/sbin/nologin\n";
-        let group = "root:x:0:\npostgres:x:70:\nagent:x:71:\n";
-        for (name, contents) in [("etc/passwd", passwd), ("etc/group", group)] {
-            self.write(Path::new(name), contents.as_bytes(), 0o644, uid)
-                .or_stop(Reason::Internal, format!("writing {name} of the sandbox"))?;
+        for (name, contents) in users() {
+            let name = Path::new("etc").join(name);
+            self.write(&name, contents.as_bytes(), 0o644, uid)
+                .or_stop(Reason::Internal, format!("writing {} of the sandbox", name.display()))?;
         }
         for file in files {
             let name = Path::new(&file.name);

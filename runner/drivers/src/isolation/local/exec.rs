@@ -129,24 +129,24 @@ fn take(tail: &Mutex<Tail>) -> (Vec<u8>, bool) {
 }
 
 /// Text from inside that goes into a message for a person: one short line.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::isolation) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 /// The end of what was pushed.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(in crate::isolation) struct Tail {
     kept: VecDeque<u8>,
     keep: usize,
     cut: bool,
 }
 
 impl Tail {
-    pub(super) fn new(keep: usize) -> Self {
+    pub(in crate::isolation) fn new(keep: usize) -> Self {
         Self { kept: VecDeque::new(), keep, cut: false }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::isolation) fn push(&mut self, bytes: &[u8]) {
         let fits = &bytes[bytes.len().saturating_sub(self.keep)..];
         let too_many = (self.kept.len() + fits.len()).saturating_sub(self.keep);
         self.cut |= too_many > 0 || fits.len() < bytes.len();
@@ -154,7 +154,11 @@ impl Tail {
         self.kept.extend(fits);
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(in crate::isolation) fn into_parts(self) -> (Vec<u8>, bool) {
+        (self.kept.into(), self.cut)
+    }
+
+    pub(in crate::isolation) fn text(&self) -> String {
         let (first, second) = self.kept.as_slices();
         String::from_utf8_lossy(&[first, second].concat()).into_owned()
     }
@@ -162,12 +166,12 @@ impl Tail {
 
 /// Lines of at most [`LINE`] bytes; the rest of a longer one is left out.
 #[derive(Debug, Default)]
-struct Lines {
+pub(in crate::isolation) struct Lines {
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(&str)) {
+    pub(in crate::isolation) fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(&str)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = part.strip_suffix(b"\n").unwrap_or(part);
             let room = LINE - self.line.len();
@@ -179,7 +183,7 @@ impl Lines {
         }
     }
 
-    fn end(&mut self, tell: &mut dyn FnMut(&str)) {
+    pub(in crate::isolation) fn end(&mut self, tell: &mut dyn FnMut(&str)) {
         if !self.line.is_empty() {
             tell(&String::from_utf8_lossy(&self.line));
             self.line.clear();

@@ -3,12 +3,12 @@
 //! [`LocalIsolation`] makes and removes; `bwrap` is what a sandbox sees, `seccomp` what it may not call, `spawn` how it starts,
 //! `inside` what muster runs in it, `control` and `exec` how the runner talks to that, `probe` how isolation is proven, `watch`
 //! what ends it early and `release` how it goes. Everything that comes out of a sandbox is hostile, and so is what lies in `data/`.
-mod bwrap;
+pub(super) mod bwrap;
 mod cgroup;
 mod control;
 mod directory;
 mod doctor;
-mod exec;
+pub(super) mod exec;
 pub mod inside;
 mod limits;
 mod probe;

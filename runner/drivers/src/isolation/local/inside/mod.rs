@@ -4,7 +4,7 @@
 mod feed;
 mod init;
 mod probe;
-mod relay;
+pub(in crate::isolation) mod relay;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,6 +33,13 @@ pub fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCod
         drill::port::FEED => Some(feed::main(&rest)),
         _ => None,
     }
+}
+
+/// `/etc/passwd` and `/etc/group` of every sandbox: programs want a name for their user id.
+pub(in crate::isolation) fn users() -> [(&'static str, &'static str); 2] {
+    let passwd = "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
+                  postgres:x:70:70:postgres:/tmp:/bin/sh\nagent:x:71:71:agent:/tmp:/usr/sbin/nologin\n";
+    [("passwd", passwd), ("group", "root:x:0:\npostgres:x:70:\nagent:x:71:\n")]
 }
 
 /// From the runner to the init. An [`Exec`](ToInit::Exec) comes with three pipes: stdin, stdout, stderr.

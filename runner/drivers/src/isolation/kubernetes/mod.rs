@@ -1,0 +1,143 @@
+//! A namespace of a Kubernetes cluster for each run, which can reach nothing, and is seen gone at the end.
+//!
+//! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
+//! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
+//! how isolation is proven, `watch` what ends a sandbox early, `release` how it goes, `access` what muster's account must be
+//! allowed, and `record` what this machine keeps. Everything that comes out of a sandbox is hostile.
+mod access;
+mod channel;
+mod cluster;
+mod deliver;
+mod exec;
+pub mod inside;
+mod objects;
+mod pods;
+mod probe;
+mod record;
+mod release;
+mod sandbox;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use drill::id::RunId;
+use drill::ledger::Resource;
+use drill::port::{Isolation, Leftover, Sandbox, SandboxSpec, Storage, Survey};
+use drill::proof::{LimitInForce, ReleaseProof};
+use drill::spec::{Kubernetes, Limits};
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use tokio::sync::RwLock;
+
+use cluster::Cluster;
+use record::{Records, Where};
+
+/// Sandboxes of one state directory, in the cluster that a drill names.
+#[derive(Clone)]
+pub struct KubernetesIsolation {
+    shared: Arc<Shared>,
+    /// None: only what is left of earlier runs can be asked for.
+    asked: Option<Kubernetes>,
+}
+
+struct Shared {
+    records: Records,
+    /// Read while objects are made. Whoever releases waits for it: what is made later than the look is not seen.
+    making: Arc<RwLock<()>>,
+}
+
+/// The sandboxes of a state directory, before a drill says where.
+#[derive(Clone)]
+pub struct KubernetesState(Arc<Shared>);
+
+impl KubernetesState {
+    pub fn open(state_root: &Path) -> Result<Self, Stop> {
+        Ok(Self(Arc::new(Shared { records: Records::open(state_root)?, making: Arc::default() })))
+    }
+
+    /// For one drill.
+    pub fn isolation(&self, asked: &Kubernetes) -> KubernetesIsolation {
+        KubernetesIsolation { shared: Arc::clone(&self.0), asked: Some(asked.clone()) }
+    }
+
+    /// For what earlier runs left: releases, and makes nothing.
+    pub fn of_the_past(&self) -> KubernetesIsolation {
+        KubernetesIsolation { shared: Arc::clone(&self.0), asked: None }
+    }
+}
+
+impl KubernetesIsolation {
+    fn asked(&self) -> Result<&Kubernetes, Stop> {
+        self.asked.as_ref().ok_or_else(|| Stop::internal("no drill says which cluster is meant"))
+    }
+}
+
+#[async_trait]
+impl Isolation for KubernetesIsolation {
+    fn name(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    fn template(&self, _: &Limits) -> Result<String, Stop> {
+        self.asked().map(objects::template)
+    }
+
+    async fn survey(&self, _: &Limits) -> Result<Survey, Stop> {
+        let asked = self.asked()?;
+        access::check(&Cluster::connect(asked.context.as_deref()).await?).await?;
+        let limit = |what: &str, value, enforced_by: &str| LimitInForce {
+            what: what.to_owned(),
+            value,
+            enforced_by: enforced_by.to_owned(),
+            total: true,
+        };
+        let mut limits = vec![
+            limit("memory", asked.memory, "kubelet (cgroup of the container)"),
+            limit("disk", asked.disk, "kubelet (evicts the pod)"),
+        ];
+        limits.extend(asked.cpu_millis.map(|cpu| limit("cpu", cpu.into(), "kubelet (thousandths of a core)")));
+        Ok(Survey { limits, free_disk: asked.disk, free_memory: asked.memory, warnings: Vec::new() })
+    }
+
+    async fn prepare(&self, run: &RunId) -> Result<Storage, Stop> {
+        let place = Where { context: self.asked()?.context.clone() };
+        let directory = self.shared.records.make(run, &place)?;
+        let staging = self.shared.records.staging(run);
+        Ok(Storage { handle: serde_json::json!({ "path": directory, "context": place.context }), staging })
+    }
+
+    async fn provision(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, Stop> {
+        let asked = self.asked()?.clone();
+        if self.shared.records.read(&spec.run)?.is_none() {
+            return Err(Stop::internal(format!("{} has no directory: it was not prepared", spec.run)));
+        }
+        Ok(Arc::new(sandbox::KubernetesSandbox::provision(&self.shared, asked, spec).await?))
+    }
+
+    async fn release(
+        &self,
+        run: &RunId,
+        resource: Resource,
+        _handle: Option<&serde_json::Value>,
+    ) -> Result<ReleaseProof, Stop> {
+        let made = tokio::time::timeout(sandbox::MAKE * 2, self.shared.making.write()).await;
+        drop(made.or_stop(Reason::Internal, "waiting for a sandbox that is being made")?);
+        match resource {
+            Resource::Sandbox => release::sandbox(&self.shared.records, run).await,
+            Resource::Agent => release::agent(&self.shared.records, run).await,
+            Resource::Storage => {
+                let (shared, run) = (Arc::clone(&self.shared), run.clone());
+                let removed = tokio::task::spawn_blocking(move || shared.records.remove(&run)).await;
+                let found = removed.or_stop(Reason::Internal, "removing the run's directory")??;
+                Ok(ReleaseProof::of(if found { "directory removed" } else { "no directory was found" }))
+            }
+            Resource::Lease => Err(Stop::internal("a lease is not the sandbox's to release")),
+        }
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Leftover>, Stop> {
+        release::leftovers(&self.shared.records).await
+    }
+}

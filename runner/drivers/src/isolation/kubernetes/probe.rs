@@ -1,0 +1,222 @@
+//! The proof of isolation: attempts from inside that must fail, and the same attempts by the same code from places without a
+//! policy, which show that they could have succeeded.
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use drill::port::{Exec, ExitStatus};
+use drill::proof::{Expected, Probe};
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::channel::Place;
+use super::cluster::Cluster;
+use super::inside::{self, Attempt, Seen};
+use super::objects::WITNESS_PORT;
+use super::pods::Running;
+use super::exec;
+use crate::isolation::local::exec::clean;
+
+/// How long enforcement may lag behind the policies.
+const LAG: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(200);
+const ROUND: Duration = Duration::from_secs(20);
+const KUBELET: u16 = 10250;
+const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+const PORT_OF_DATABASE: &str = "the database's port";
+
+/// Where the attempts are made from, and what they aim at.
+pub(super) struct Ground {
+    pub(super) database: Place,
+    pub(super) agent: Place,
+    pub(super) stranger: Place,
+    pub(super) witness: Place,
+    pub(super) targets: Targets,
+    pub(super) database_port: SocketAddr,
+}
+
+pub(super) struct Targets {
+    attempts: Vec<Attempt>,
+    /// Those whose control must succeed: they are known to be there. Of the others the proof says where nothing answered.
+    certain: Vec<String>,
+}
+
+impl Targets {
+    pub(super) async fn find(
+        cluster: &Cluster,
+        database: &Running,
+        witness: &Running,
+        production: &[String],
+    ) -> Result<Self, Stop> {
+        let mut targets = Self { attempts: Vec::new(), certain: Vec::new() };
+        targets.add("a pod of another namespace", SocketAddr::new(witness.address, WITNESS_PORT), false, true);
+        targets.add("a datagram to a pod of another namespace", witness_datagrams(witness), true, true);
+        targets.add("the node", SocketAddr::new(database.node, KUBELET), false, true);
+        targets.add("the metadata address", METADATA, false, false);
+        let (host, port) = &cluster.server;
+        let tried = format!("looking up the API server {host}");
+        let mut servers = tokio::net::lookup_host((host.as_str(), *port)).await.or_stop(Reason::SandboxUnfit, tried)?;
+        if let Some(server) = servers.next().filter(|server| !server.ip().is_loopback()) {
+            targets.add("the API server", server, false, false);
+        }
+        for (namespace, service, port, name, datagram) in [
+            ("default", "kubernetes", 443, "the API server's service", false),
+            ("kube-system", "kube-dns", 53, "the cluster's name server", true),
+        ] {
+            if let Some(address) = service_address(cluster, namespace, service).await {
+                targets.add(name, SocketAddr::new(address, port), datagram, false);
+            }
+        }
+        for address in production {
+            let tried = format!("reading isolation.kubernetes.production: {address}");
+            let parsed = address.parse().or_stop(Reason::SandboxUnfit, tried)?;
+            targets.add(&format!("production at {address}"), parsed, false, false);
+        }
+        Ok(targets)
+    }
+
+    fn add(&mut self, name: &str, address: SocketAddr, datagram: bool, certain: bool) {
+        self.attempts.push(Attempt { name: name.to_owned(), address, datagram });
+        if certain {
+            self.certain.push(name.to_owned());
+        }
+    }
+}
+
+pub(super) fn witness_datagrams(witness: &Running) -> SocketAddr {
+    SocketAddr::new(witness.address, WITNESS_PORT)
+}
+
+/// None where muster may not look, or there is none: the proof does without.
+async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> Option<IpAddr> {
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
+    let service = super::cluster::get(&services, name).await.ok()??;
+    service.spec?.cluster_ip?.parse().ok()
+}
+
+/// Tries until all is as it must be, or the lag that a network may have is over.
+pub(super) async fn probe(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Stop> {
+    let began = Instant::now();
+    loop {
+        let mut probes = round(ground, leaving).await?;
+        let proven = probes.iter().all(|probe| probe.expected == probe.observed);
+        if proven || began.elapsed() >= LAG {
+            if let Some(first) = probes.first_mut() {
+                let lag = began.elapsed().as_millis();
+                first.detail = format!("{}; in force within {lag} ms of the first attempt", first.detail);
+            }
+            return Ok(probes);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn round(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Stop> {
+    let out = &ground.targets.attempts;
+    let inward =
+        vec![Attempt { name: PORT_OF_DATABASE.to_owned(), address: ground.database_port, datagram: false }];
+    let both = [out.clone(), inward.clone()].concat();
+    let (database, agent, stranger, witness) = tokio::try_join!(
+        attempt(&ground.database, out, leaving),
+        attempt(&ground.agent, &both, leaving),
+        attempt(&ground.stranger, &both, leaving),
+        attempt(&ground.witness, &inward, leaving),
+    )?;
+    let mut probes = Vec::new();
+    let answers = |name: &str| stranger.get(name).is_some_and(|seen| seen.open);
+    for name in out.iter().map(|attempt| attempt.name.as_str()) {
+        for (place, seen) in [("sandbox", &database), ("agent", &agent)] {
+            let mut probe = judged(place, name, Expected::Closed, seen);
+            if !answers(name) {
+                probe.detail.push_str("; nothing answers there without a policy either");
+            }
+            probes.push(probe);
+        }
+    }
+    let certain = |name: &str| ground.targets.certain.iter().any(|one| one == name);
+    for name in out.iter().map(|attempt| attempt.name.as_str()).filter(|name| certain(name) || answers(name)) {
+        probes.push(judged("an unlabelled pod that may go anywhere", name, Expected::Open, &stranger));
+    }
+    probes.push(judged("an unlabelled pod", PORT_OF_DATABASE, Expected::Closed, &stranger));
+    probes.push(judged("a pod of another namespace", PORT_OF_DATABASE, Expected::Closed, &witness));
+    probes.push(judged("the agent's pod", PORT_OF_DATABASE, Expected::Open, &agent));
+    Ok(probes)
+}
+
+/// An attempt without an answer counts against the proof, whichever way it goes.
+fn judged(place: &str, name: &str, expected: Expected, seen: &HashMap<String, Seen>) -> Probe {
+    let (observed, detail) = match (seen.get(name), expected) {
+        (Some(seen), _) => (if seen.open { Expected::Open } else { Expected::Closed }, clean(&seen.detail)),
+        (None, Expected::Closed) => (Expected::Open, "no answer came from there".to_owned()),
+        (None, Expected::Open) => (Expected::Closed, "no answer came from there".to_owned()),
+    };
+    Probe { name: format!("{place}: {name}"), expected, observed, detail }
+}
+
+pub(super) async fn attempt(
+    place: &Place,
+    attempts: &[Attempt],
+    leaving: &TaskTracker,
+) -> Result<HashMap<String, Seen>, Stop> {
+    let question = serde_json::to_string(attempts).or_stop(Reason::Internal, "writing the probe's question")?;
+    let mut command = Exec::new([drill::port::PROGRAM, inside::REACH, &question]);
+    command.deadline = ROUND;
+    command.keep = 64 << 10;
+    let output = exec::exec(place, command, leaving).await?;
+    if output.status != ExitStatus::Code(0) {
+        let said = clean(String::from_utf8_lossy(&output.stderr).trim());
+        let message = format!("probing from pod `{}`: it ended with {:?}: {said}", place.pod, output.status);
+        return Err(Stop::new(Reason::IsolationUnproven, message));
+    }
+    Ok(answers(&output.stdout, attempts))
+}
+
+/// Nothing of an output that holds anything else than one answer to each question, or fewer.
+fn answers(output: &[u8], attempts: &[Attempt]) -> HashMap<String, Seen> {
+    let mut seen = HashMap::new();
+    for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let answer = serde_json::from_slice::<Seen>(line).ok();
+        let answer = answer.filter(|answer| attempts.iter().any(|attempt| attempt.name == answer.name));
+        let Some(answer) = answer else { return HashMap::new() };
+        if seen.insert(answer.name.clone(), answer).is_some() {
+            return HashMap::new();
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts() -> Vec<Attempt> {
+        let attempt = |name: &str| Attempt { name: name.to_owned(), address: METADATA, datagram: false };
+        vec![attempt("one"), attempt("two")]
+    }
+
+    fn line(name: &str, open: bool) -> String {
+        format!("{}\n", serde_json::json!({ "name": name, "open": open, "detail": "x\u{1b}" }))
+    }
+
+    #[test]
+    fn only_a_clean_set_of_answers_is_believed() {
+        let clean = answers((line("one", false) + &line("two", true)).as_bytes(), &attempts());
+        assert_eq!(judged("here", "one", Expected::Closed, &clean).observed, Expected::Closed);
+        assert_eq!(judged("here", "two", Expected::Closed, &clean).observed, Expected::Open);
+        assert!(!judged("here", "two", Expected::Closed, &clean).detail.contains('\u{1b}'));
+        for text in [line("one", false) + &line("one", false), line("one", false) + "hello\n", line("three", false)] {
+            assert!(answers(text.as_bytes(), &attempts()).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_counts_against_the_proof() {
+        let nothing = HashMap::new();
+        assert_eq!(judged("here", "one", Expected::Closed, &nothing).observed, Expected::Open);
+        assert_eq!(judged("here", "one", Expected::Open, &nothing).observed, Expected::Closed);
+    }
+}

@@ -1,0 +1,316 @@
+//! One provisioned sandbox: made, used, watched.
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use drill::agent::ProbeTargets;
+use drill::port::{AgentProcess, ByteStream, Exec, ExecOutput, ExitStatus, Sandbox, SandboxSpec, Template};
+use drill::proof::Probe;
+use drill::spec::Kubernetes;
+use drill::stop::{OrStop, Stop};
+use drill::verdict::Reason;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt;
+use kube::api::{AttachedProcess, DeleteParams, Portforwarder};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+use tokio_util::task::TaskTracker;
+
+use super::channel::Place;
+use super::cluster::{self, Cluster};
+use super::objects::{
+    AGENT, DATABASE, INTAKE, Names, Objects, PORT, STRANGER, STRANGER_EGRESS, WITNESS,
+};
+use super::pods::{self, Running};
+use super::probe::{self, Ground, Targets};
+use super::watch::{Expected, Kept, LASTING, Watch};
+use super::{Shared, deliver, exec, inside, release};
+use crate::isolation::local::exec::{Tail, clean};
+
+/// Of everything that is made: requests only, no waiting for what they start.
+pub(super) const MAKE: Duration = Duration::from_secs(60);
+/// For a pod to run, its images pulled and all. The executor's deadline ends it earlier.
+const START: Duration = Duration::from_mins(10);
+const TEMPLATE: Duration = Duration::from_mins(2);
+const GONE: Duration = Duration::from_secs(60);
+const AGENT_STDERR: usize = 64 << 10;
+
+pub(super) struct KubernetesSandbox {
+    cluster: Cluster,
+    names: Names,
+    staging: PathBuf,
+    ground: Ground,
+    intake: Place,
+    handle: serde_json::Value,
+    probe_targets: ProbeTargets,
+    stranger: Arc<AtomicBool>,
+    watch: Watch,
+    leaving: TaskTracker,
+    /// They end with the sandbox.
+    agents: Mutex<Vec<AttachedProcess>>,
+    /// What the agent must not reach by another way than the network.
+    _socket: std::os::unix::net::UnixListener,
+}
+
+/// What was made, as the API server answered.
+struct Made {
+    namespace: Namespace,
+    policies: Vec<NetworkPolicy>,
+    pods: Vec<Pod>,
+}
+
+impl KubernetesSandbox {
+    pub(super) async fn provision(shared: &Arc<Shared>, asked: Kubernetes, spec: SandboxSpec) -> Result<Self, Stop> {
+        if let Some(programs) = &spec.inputs.programs {
+            let message = format!("{} lies outside of /usr, which a pod takes from its image", programs.display());
+            return Err(Stop::new(Reason::SandboxUnfit, message).advise("name a major that the image has in /usr"));
+        }
+        let owner = shared.records.owner().to_owned();
+        let names = Names::of(&spec.run, &owner, &record(&spec));
+        let cluster = Cluster::connect(asked.context.as_deref()).await?;
+        let objects = Objects::render(&names, &asked);
+        let made = make(shared, &cluster, objects).await?;
+        let place = |pod, container| Place { pods: cluster.pods(&names.sandbox), pod, container };
+        let (here, there) = (cluster.pods(&names.sandbox), cluster.pods(&names.witness));
+        let (database, agent, stranger, witness) = tokio::try_join!(
+            pods::running(&here, DATABASE, START),
+            pods::running(&here, AGENT, START),
+            pods::running(&here, STRANGER, START),
+            pods::running(&there, WITNESS, START),
+        )?;
+        // None is used but by its name; that they run is what counts.
+        drop((agent, stranger));
+        let leaving = TaskTracker::new();
+        let intake = place(DATABASE, INTAKE);
+        deliver::send(&intake, "/conf", deliver::inputs(&spec.inputs.files), &leaving).await?;
+        let inner = place(DATABASE, DATABASE);
+        if let Some(template) = &spec.inputs.template {
+            fill(&inner, template, &leaving).await?;
+        }
+        let stranger = Arc::new(AtomicBool::new(true));
+        let watch = Watch::start(&cluster, &names, expected(&made, &stranger));
+        let (socket, probe_targets) = targets_of_the_agent(&witness)?;
+        let ground = Ground {
+            database: inner,
+            agent: place(AGENT, AGENT),
+            stranger: place(STRANGER, STRANGER),
+            witness: Place { pods: there, pod: WITNESS, container: WITNESS },
+            targets: Targets::find(&cluster, &database, &witness, &asked.production).await?,
+            database_port: SocketAddr::new(database.address, PORT),
+        };
+        let handle = serde_json::json!({
+            "context": asked.context, "namespace": names.sandbox, "uid": made.namespace.uid(), "pod": database.uid,
+        });
+        let staging = shared.records.staging(&spec.run);
+        let agents = Mutex::default();
+        Ok(Self {
+            cluster,
+            names,
+            staging,
+            ground,
+            intake,
+            handle,
+            probe_targets,
+            stranger,
+            watch,
+            leaving,
+            agents,
+            _socket: socket,
+        })
+    }
+
+    /// The pod that may go anywhere, and the policy that lets it.
+    async fn stranger_goes(&self) -> Result<(), Stop> {
+        let (pods, policies) = (self.cluster.pods(&self.names.sandbox), self.cluster.policies(&self.names.sandbox));
+        let now = DeleteParams::default();
+        tokio::try_join!(
+            cluster::delete(&pods, STRANGER, &now),
+            cluster::delete(&policies, STRANGER_EGRESS, &now),
+        )?;
+        tokio::try_join!(release::gone(&pods, STRANGER, GONE), release::gone(&policies, STRANGER_EGRESS, GONE))?;
+        self.stranger.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Why the sandbox ended says more than that it did.
+    async fn or_breach<T>(&self, result: Result<T, Stop>) -> Result<T, Stop> {
+        match result {
+            Err(stop) if stop.reason == Reason::Internal => {
+                Err(tokio::time::timeout(Duration::from_secs(2), self.watch.breach()).await.unwrap_or(stop))
+            }
+            other => other,
+        }
+    }
+}
+
+/// What an operator reads on a namespace that was left over.
+fn record(spec: &SandboxSpec) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    serde_json::json!({ "host": host, "process": std::process::id(), "run": spec.run.as_str() }).to_string()
+}
+
+/// Goes on to its end even where nobody awaits it any more, so that whoever releases sees all that was made.
+async fn make(shared: &Arc<Shared>, cluster: &Cluster, objects: Objects) -> Result<Made, Stop> {
+    let guard = Arc::clone(&shared.making).read_owned().await;
+    let cluster = cluster.clone();
+    let to_the_end = async move {
+        let made = tokio::time::timeout(MAKE, make_to_the_end(&cluster, &objects)).await;
+        drop(guard);
+        made.or_stop(Reason::SandboxUnfit, "making the sandbox's objects")?
+    };
+    tokio::spawn(to_the_end).await.or_stop(Reason::Internal, "making the sandbox's objects")?
+}
+
+async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, Stop> {
+    let mut namespaces = futures_util::future::try_join_all(
+        objects.namespaces.iter().map(|namespace| cluster.apply_namespace(namespace)),
+    )
+    .await?;
+    tokio::try_join!(cluster.apply_quota(&objects.quota), cluster.apply_limit_range(&objects.limit_range))?;
+    let mut policies = Vec::new();
+    for policy in &objects.policies {
+        policies.push(cluster.apply_policy(policy).await?);
+    }
+    let pods =
+        futures_util::future::try_join_all(objects.pods.iter().map(|pod| cluster.apply_pod(pod))).await?;
+    Ok(Made { namespace: namespaces.swap_remove(0), policies, pods })
+}
+
+fn expected(made: &Made, stranger: &Arc<AtomicBool>) -> Expected {
+    let policies = made.policies.iter().filter(|policy| policy.name_any() != STRANGER_EGRESS);
+    let pods = made.pods.iter().filter(|pod| LASTING.contains(&pod.name_any().as_str()));
+    Expected {
+        namespace: Kept::of(&made.namespace),
+        policies: policies.map(|policy| (policy.name_any(), Kept::of(policy))).collect::<BTreeMap<_, _>>(),
+        pods: pods.map(|pod| (pod.name_any(), Kept::of(pod))).collect(),
+        stranger: Arc::clone(stranger),
+    }
+}
+
+async fn fill(place: &Place, template: &Template, leaving: &TaskTracker) -> Result<(), Stop> {
+    let mut command = Exec::new(template.argv.clone());
+    command.deadline = TEMPLATE;
+    let output = exec::exec(place, command, leaving).await?;
+    if output.status == ExitStatus::Code(0) {
+        return Ok(());
+    }
+    let said = clean(String::from_utf8_lossy(&output.stderr).trim());
+    let message = format!("making the data directory in the sandbox: it ended with {:?}: {said}", output.status);
+    Err(Stop::new(Reason::SandboxUnfit, message).advise("see that isolation.kubernetes.image has the server's programs"))
+}
+
+/// The witness's listeners, and a socket of this machine that no pod can see.
+fn targets_of_the_agent(witness: &Running) -> Result<(std::os::unix::net::UnixListener, ProbeTargets), Stop> {
+    use std::os::linux::net::SocketAddrExt;
+    let tried = "opening the runner's own socket for the isolation probe";
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|error| Stop::internal(format!("{tried}: {error}")))?;
+    let name = format!("muster-probe-{}", hex::encode(nonce));
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).or_stop(Reason::Internal, tried)?;
+    let socket = std::os::unix::net::UnixListener::bind_addr(&address).or_stop(Reason::Internal, tried)?;
+    let there = probe::witness_datagrams(witness).to_string();
+    Ok((socket, ProbeTargets { tcp: there.clone(), abstract_socket: name, dns: there }))
+}
+
+#[async_trait]
+impl Sandbox for KubernetesSandbox {
+    fn handle(&self) -> serde_json::Value {
+        self.handle.clone()
+    }
+
+    async fn deliver(&self) -> Result<(), Stop> {
+        self.stranger_goes().await?;
+        let staging = self.staging.clone();
+        let tried = "delivering the backup to the sandbox";
+        let files = tokio::task::spawn_blocking(move || deliver::staged(&staging)).await;
+        let files = files.or_stop(Reason::Internal, tried)??;
+        self.or_breach(deliver::send(&self.intake, "/backup", files, &self.leaving).await).await.map(drop)
+    }
+
+    async fn exec(&self, exec: Exec) -> Result<ExecOutput, Stop> {
+        self.or_breach(exec::exec(&self.ground.database, exec, &self.leaving).await).await
+    }
+
+    async fn dial(&self) -> Result<Box<dyn ByteStream>, Stop> {
+        let tried = "connecting to the sandbox's database";
+        let pods = &self.ground.database.pods;
+        let mut forwarder = cluster::request(tried, pods.portforward(DATABASE, &[PORT])).await?;
+        let stream = forwarder.take_stream(PORT).ok_or_else(|| Stop::internal(format!("{tried}: there is no stream")))?;
+        Ok(Box::new(Dialed { stream, forwarder }.compat()))
+    }
+
+    fn probe_targets(&self) -> ProbeTargets {
+        self.probe_targets.clone()
+    }
+
+    async fn probe(&self) -> Result<Vec<Probe>, Stop> {
+        self.or_breach(probe::probe(&self.ground, &self.leaving).await).await
+    }
+
+    async fn run_agent(&self) -> Result<AgentProcess, Stop> {
+        let database = self.ground.database_port.to_string();
+        let mut attached = self.ground.agent.attach(&[drill::port::PROGRAM, inside::AGENT, &database]).await?;
+        let streams = (attached.stdin(), attached.stdout(), attached.stderr());
+        let (Some(stdin), Some(stdout), Some(mut stderr)) = streams else {
+            return Err(Stop::internal("the agent has no streams"));
+        };
+        let tail = Arc::new(Mutex::new(Tail::new(AGENT_STDERR)));
+        let said = Arc::clone(&tail);
+        self.leaving.spawn(async move {
+            let mut buffer = vec![0; 8 << 10];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+                said.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..read]);
+            }
+        });
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner).push(attached);
+        Ok(AgentProcess {
+            handle: serde_json::json!({ "namespace": self.names.sandbox, "pod": AGENT }),
+            stdin: Box::pin(stdin.compat_write()),
+            stdout: Box::pin(stdout.compat()),
+            stderr: Arc::new(move || tail.lock().map(|tail| tail.text()).unwrap_or_default()),
+        })
+    }
+
+    async fn breach(&self) -> Stop {
+        self.watch.breach().await
+    }
+}
+
+/// A forwarded connection. It ends with its forwarder, so the two stay together.
+struct Dialed {
+    stream: DuplexStream,
+    forwarder: Portforwarder,
+}
+
+impl Drop for Dialed {
+    fn drop(&mut self) {
+        self.forwarder.abort();
+    }
+}
+
+impl AsyncRead for Dialed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dialed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
