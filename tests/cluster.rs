@@ -1,28 +1,52 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use crate::{Place, program};
 
+/// Held by whoever uses the one cluster, and alone by a test that disturbs it.
+static USE: RwLock<()> = RwLock::new(());
+
 /// The real cluster that `tests/services/cluster/with` brought up.
 pub struct Cluster {
     kubeconfig: PathBuf,
+    _use: Use,
+}
+
+enum Use {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    CleaningUp,
 }
 
 impl Cluster {
     /// None where there is none: then `with` says so at the end of `make test`. Never somebody's own KUBECONFIG.
     pub fn there() -> Option<Self> {
+        let kubeconfig = Self::named()?;
+        let guard = USE.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { kubeconfig, _use: Use::Shared { _guard: guard } })
+    }
+
+    /// The same, while no other test uses it.
+    pub fn alone() -> Option<Self> {
+        let kubeconfig = Self::named()?;
+        let guard = USE.write().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { kubeconfig, _use: Use::Alone { _guard: guard } })
+    }
+
+    /// For what is dropped after its test's own.
+    pub fn to_clean_up(kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned(), _use: Use::CleaningUp }
+    }
+
+    fn named() -> Option<PathBuf> {
         let kubeconfig = std::env::var_os("MUSTER_TEST_KUBECONFIG");
         if kubeconfig.is_none() {
             eprintln!("NOT TESTED: MUSTER_TEST_KUBECONFIG names no cluster; tests/services/cluster/with sets it");
         }
-        Some(Self { kubeconfig: kubeconfig?.into() })
-    }
-
-    pub fn at(kubeconfig: &Path) -> Self {
-        Self { kubeconfig: kubeconfig.to_owned() }
+        kubeconfig.map(PathBuf::from)
     }
 
     pub fn kubeconfig(&self) -> &Path {

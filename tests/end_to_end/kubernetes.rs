@@ -10,7 +10,7 @@ const MUSTER: &str = "system:serviceaccount:muster:muster";
 
 #[test]
 fn the_node_is_as_the_tests_need_it() {
-    let Some(cluster) = Cluster::there() else { return };
+    let Some(cluster) = Cluster::alone() else { return };
     cluster.script("signal", &["kubelet", "KILL"]);
     cluster.script("signal", &["kube-apiserver", "KILL"]);
     within(60, "the node's programs start again", || {

@@ -11,5 +11,6 @@ mod freshness;
 mod hostile_plugins;
 mod killed;
 mod kubernetes;
+mod kubernetes_drill;
 mod self_test;
 mod store;
