@@ -349,9 +349,11 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(!validator.is_valid(&more), "{place}");
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
-    for (place, key) in
-        [("/spec/isolation/kubernetes", "storage"), ("/spec/credentials", "vault"), ("/spec/source/trustedKeys/0", "secretRef")]
-    {
+    for (place, key) in [
+        ("/spec/isolation/kubernetes", "storage"),
+        ("/spec/credentials", "vault"),
+        ("/spec/source/trustedKeys/0", "secretRef"),
+    ] {
         let mut later = if place.contains("kubernetes") { full_in_a_cluster() } else { full() };
         later.pointer_mut(place).unwrap()[key] = json!({});
         assert!(!validator.is_valid(&later), "{key}");

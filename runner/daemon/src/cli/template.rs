@@ -13,8 +13,10 @@ use crate::{state_dir, wiring};
 
 /// Print the isolation template of a drill: what its sandbox is made of, and the digest that evidence holds
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  muster render schedules/smallest.yaml\n\nThe template goes to standard output, its digest to \
-                        standard error; `approvedTemplate` of the configuration takes the digest.")]
+#[command(
+    after_help = "Example:\n  muster render schedules/smallest.yaml\n\nThe template goes to standard output, its digest to \
+                        standard error; `approvedTemplate` of the configuration takes the digest."
+)]
 pub struct Args {
     /// The drill file
     drill: PathBuf,

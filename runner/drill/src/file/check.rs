@@ -10,8 +10,8 @@ use super::{DEFAULT_CHECKS, Options, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
     Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Exercise,
-    Fallback, Fidelity, Grant, Isolation, Kubernetes, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
-    TrustedKey,
+    Fallback, Fidelity, Grant, Isolation, Kubernetes, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule,
+    Source, TrustedKey,
 };
 use crate::unit;
 

@@ -108,8 +108,7 @@ pub(super) static CONTEXT: TextRule = TextRule {
 pub(super) static IMAGE: TextRule = TextRule {
     check: |text| {
         let complaint = || Complaint::new(format!("`{text}` does not name an image by its digest"));
-        let (name, digest) =
-            text.rsplit_once('@').ok_or_else(|| complaint().hint("add @sha256: and its 64 digits"))?;
+        let (name, digest) = text.rsplit_once('@').ok_or_else(|| complaint().hint("add @sha256: and its 64 digits"))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "./:_-".contains(c);
         let named = !name.is_empty() && name.len() <= 255 && name.chars().all(plain);
         if named && digest.parse::<crate::id::Sha256Digest>().is_ok() {

@@ -113,7 +113,9 @@ async fn a_namespace_of_somebody_else_is_left_alone(place: Place) {
     namespaces.patch(&name, &by, &Patch::Apply(&theirs)).await.expect("made");
     let stop = place.isolation.release(&run, Resource::Sandbox, None).await.expect_err("it is not ours");
     assert!(stop.message.contains("does not carry this muster's label"), "{stop:?}");
-    assert!(namespaces.get_opt(&name).await.expect("looked").is_some_and(|one| one.metadata.deletion_timestamp.is_none()));
+    assert!(
+        namespaces.get_opt(&name).await.expect("looked").is_some_and(|one| one.metadata.deletion_timestamp.is_none())
+    );
     namespaces.delete(&name, &DeleteParams::default()).await.expect("deleted");
     place.isolation.release(&run, Resource::Storage, None).await.expect("released");
 }

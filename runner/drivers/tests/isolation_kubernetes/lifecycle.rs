@@ -40,14 +40,14 @@ async fn the_contract_is_kept(place: Place) {
 
 async fn commands_answer_with_all_that_they_said(place: Place) {
     let held = place.sandbox().await;
-    assert_eq!(held.run(&["/usr/bin/id", "-un"]).await.stdout, b"postgres\n");
-    assert_eq!(held.run(&["/usr/bin/env", "false"]).await.status, ExitStatus::Code(1));
+    assert_eq!(held.run(&["/bin/id", "-un"]).await.stdout, b"postgres\n");
+    assert_eq!(held.run(&["/bin/env", "false"]).await.status, ExitStatus::Code(1));
 
-    let mut large = Exec::new(["/usr/bin/head", "-c", "20000000", "/dev/zero"]);
+    let mut large = Exec::new(["/bin/head", "-c", "20000000", "/dev/zero"]);
     large.keep = 32 << 20;
     assert_eq!(held.sandbox.exec(large).await.expect("it ran").stdout.len(), 20_000_000);
 
-    let mut digest = Exec::new(["/usr/bin/sha256sum"]);
+    let mut digest = Exec::new(["/bin/sha256sum"]);
     digest.stdin = vec![7; 5_000_000];
     let output = held.sandbox.exec(digest.clone()).await.expect("it ran");
     assert!(output.stdout.starts_with(Sha256Digest::of(&digest.stdin).hex().as_bytes()));
@@ -59,12 +59,12 @@ async fn commands_answer_with_all_that_they_said(place: Place) {
 }
 
 async fn a_command_ends_at_its_deadline_and_when_nobody_waits(held: &Held) {
-    let mut late = Exec::new(["/usr/bin/sleep", "1001"]);
+    let mut late = Exec::new(["/bin/sleep", "1001"]);
     late.deadline = Duration::from_secs(1);
     assert_eq!(held.sandbox.exec(late).await.expect("answered").status, ExitStatus::DeadlineExceeded);
-    let dropped = held.sandbox.exec(Exec::new(["/usr/bin/sleep", "1002"]));
+    let dropped = held.sandbox.exec(Exec::new(["/bin/sleep", "1002"]));
     let _ = tokio::time::timeout(Duration::from_secs(1), dropped).await;
-    let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep '^/usr/bin/sleep 100'; done; true";
+    let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep '^/bin/sleep 100'; done; true";
     for _ in 0..50 {
         if held.run(&["/bin/sh", "-c", script]).await.stdout.is_empty() {
             return;
@@ -81,7 +81,7 @@ async fn what_was_staged_arrives_whole_and_read_only(place: Place) {
     std::fs::write(held.storage.staging.join("orders/large"), &bytes).expect("written");
     std::fs::write(held.storage.staging.join("empty"), "").expect("written");
     held.sandbox.deliver().await.expect("delivered");
-    let output = held.run(&["/usr/bin/sha256sum", "/backup/orders/large", "/backup/empty"]).await;
+    let output = held.run(&["/bin/sha256sum", "/backup/orders/large", "/backup/empty"]).await;
     let text = String::from_utf8(output.stdout).expect("text");
     for digest in [Sha256Digest::of(&bytes), Sha256Digest::of(b"")] {
         assert!(text.contains(&digest.hex()), "{text}");

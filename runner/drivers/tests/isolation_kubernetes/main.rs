@@ -39,7 +39,9 @@ fn main() -> ExitCode {
 /// The same again, with a cluster and this binary's image in its environment.
 fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
     let Some(cluster) = support::cluster() else {
-        eprintln!("NOT RUN: the Kubernetes isolation was not tested, because a cluster needs root on Linux and tests/services/cluster");
+        eprintln!(
+            "NOT RUN: the Kubernetes isolation was not tested, because a cluster needs root on Linux and tests/services/cluster"
+        );
         return ExitCode::SUCCESS;
     };
     let mut command = Command::new(std::env::current_exe().expect("our own path"));

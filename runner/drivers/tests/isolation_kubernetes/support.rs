@@ -79,7 +79,6 @@ pub(crate) fn asked() -> Kubernetes {
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) isolation: Arc<KubernetesIsolation>,
-    pub(crate) state: KubernetesState,
     directory: Arc<tempfile::TempDir>,
 }
 
@@ -87,7 +86,7 @@ impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("muster-kubernetes-").tempdir().expect("a directory");
         let state = KubernetesState::open(directory.path()).expect("a state");
-        Self { isolation: Arc::new(state.isolation(&asked())), state, directory: Arc::new(directory) }
+        Self { isolation: Arc::new(state.isolation(&asked())), directory: Arc::new(directory) }
     }
 
     pub(crate) fn root(&self) -> PathBuf {

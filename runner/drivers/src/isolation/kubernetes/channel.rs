@@ -27,8 +27,24 @@ pub(super) struct Place {
     pub(super) container: &'static str,
 }
 
-pub(super) type Input = Pin<Box<dyn AsyncWrite + Send>>;
 pub(super) type Output = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A command's input. Dropping it ends it, which the end of the connection alone would not.
+pub(super) struct Input {
+    writer: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    leaving: TaskTracker,
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        // Outside of a runtime there is nobody to say goodbye.
+        if let (Some(mut writer), Ok(_)) = (self.writer.take(), tokio::runtime::Handle::try_current()) {
+            self.leaving.spawn(async move {
+                let _ = tokio::time::timeout(LEAVE, writer.shutdown()).await;
+            });
+        }
+    }
+}
 
 impl Place {
     pub(super) async fn attach(&self, argv: &[&str]) -> Result<AttachedProcess, Stop> {
@@ -53,7 +69,7 @@ impl Place {
         };
         let words = leaving.spawn(last_words(Box::pin(stderr)));
         Ok(Channel {
-            input: Some(Box::pin(input)),
+            input: Some(Input { writer: Some(Box::pin(input)), leaving: leaving.clone() }),
             output: Box::pin(output),
             attached: Some(attached),
             words: Some(words),
@@ -96,17 +112,10 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        let (input, attached) = (self.input.take(), self.attached.take());
-        // Outside of a runtime there is nobody to say goodbye, and the connection ends by itself.
-        if let (Some(attached), Ok(_)) = (attached, tokio::runtime::Handle::try_current()) {
+        // It hears of the end of its input through the connection, so that lives on for a moment.
+        if let (Some(attached), Ok(_)) = (self.attached.take(), tokio::runtime::Handle::try_current()) {
             self.leaving.spawn(async move {
-                let leave = async move {
-                    if let Some(mut input) = input {
-                        let _ = input.shutdown().await;
-                    }
-                    let _ = attached.join().await;
-                };
-                let _ = tokio::time::timeout(LEAVE, leave).await;
+                let _ = tokio::time::timeout(LEAVE, attached.join()).await;
             });
         }
     }
@@ -132,8 +141,9 @@ async fn read(output: &mut Output) -> std::io::Result<(u8, Vec<u8>)> {
 
 pub(super) async fn write(input: &mut Input, kind: u8, payload: &[u8]) -> Result<(), Stop> {
     let tried = "sending to a command in the sandbox";
+    let writer = input.writer.as_mut().ok_or_else(|| Stop::internal(format!("{tried}: its input has ended")))?;
     let head = frame::head(kind, payload.len()).or_stop(Reason::Internal, tried)?;
-    input.write_all(&head).await.or_stop(Reason::Internal, tried)?;
-    input.write_all(payload).await.or_stop(Reason::Internal, tried)?;
-    input.flush().await.or_stop(Reason::Internal, tried)
+    writer.write_all(&head).await.or_stop(Reason::Internal, tried)?;
+    writer.write_all(payload).await.or_stop(Reason::Internal, tried)?;
+    writer.flush().await.or_stop(Reason::Internal, tried)
 }

@@ -143,9 +143,10 @@ pub(super) async fn request<T>(
     tried: impl Display,
     work: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Stop> {
-    deadline(work).await.map_err(|late| Stop { message: format!("{tried}: {}", late.message), ..late })?.map_err(
-        |error| refused(&tried.to_string(), &error),
-    )
+    deadline(work)
+        .await
+        .map_err(|late| Stop { message: format!("{tried}: {}", late.message), ..late })?
+        .map_err(|error| refused(&tried.to_string(), &error))
 }
 
 async fn deadline<T>(work: impl Future<Output = T>) -> Result<T, Stop> {

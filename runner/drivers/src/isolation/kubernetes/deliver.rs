@@ -132,8 +132,7 @@ async fn send_one(input: &mut Input, file: Outgoing) -> Result<Received, Stop> {
             let mut piece = vec![0; left.min(frame::MAX as u64) as usize];
             reader.read_exact(&mut piece).map(|()| (reader, piece))
         });
-        let (back, piece) =
-            reading.await.or_stop(Reason::Internal, &tried)?.or_stop(Reason::Internal, &tried)?;
+        let (back, piece) = reading.await.or_stop(Reason::Internal, &tried)?.or_stop(Reason::Internal, &tried)?;
         reader = back;
         hash.update(&piece);
         left -= piece.len() as u64;
@@ -162,7 +161,11 @@ fn compare(sent: &[Received], received: &[Received]) -> Result<(), Stop> {
     if let Some((ours, theirs)) = sent.iter().zip(received).find(|(ours, theirs)| ours != theirs) {
         let message = format!(
             "sending {} to the sandbox: it has {} bytes of digest {} there, and {} of {} were sent",
-            ours.path, theirs.size, clean(&theirs.sha256), ours.size, ours.sha256
+            ours.path,
+            theirs.size,
+            clean(&theirs.sha256),
+            ours.size,
+            ours.sha256
         );
         return Err(Stop::internal(message));
     }

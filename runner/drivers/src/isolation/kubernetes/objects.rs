@@ -153,18 +153,27 @@ fn policies(names: &Names) -> Vec<Value> {
         })
     };
     vec![
-        policy(STRANGER_EGRESS, json!({
-            "podSelector": { "matchExpressions": [without("app"), without("role")] },
-            "policyTypes": ["Egress"], "egress": [{}],
-        })),
-        policy(AGENT_EGRESS, json!({
-            "podSelector": { "matchLabels": { "role": "validation-agent" } },
-            "policyTypes": ["Ingress", "Egress"], "egress": [{ "to": [to_database], "ports": port }],
-        })),
-        policy(ISOLATION, json!({
-            "podSelector": { "matchLabels": { "app": "restored-db" } },
-            "policyTypes": ["Ingress", "Egress"], "ingress": [{ "from": [from_agent], "ports": port }],
-        })),
+        policy(
+            STRANGER_EGRESS,
+            json!({
+                "podSelector": { "matchExpressions": [without("app"), without("role")] },
+                "policyTypes": ["Egress"], "egress": [{}],
+            }),
+        ),
+        policy(
+            AGENT_EGRESS,
+            json!({
+                "podSelector": { "matchLabels": { "role": "validation-agent" } },
+                "policyTypes": ["Ingress", "Egress"], "egress": [{ "to": [to_database], "ports": port }],
+            }),
+        ),
+        policy(
+            ISOLATION,
+            json!({
+                "podSelector": { "matchLabels": { "app": "restored-db" } },
+                "policyTypes": ["Ingress", "Egress"], "ingress": [{ "from": [from_agent], "ports": port }],
+            }),
+        ),
         policy(DEFAULT_DENY, json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
     ]
 }
@@ -172,12 +181,9 @@ fn policies(names: &Names) -> Vec<Value> {
 fn database(names: &Names, asked: &Kubernetes) -> Value {
     let mut metadata = names.metadata(DATABASE, &names.sandbox);
     metadata["labels"]["app"] = json!("restored-db");
-    let mount = |name: &str, path: &str, read_only: bool| {
-        json!({ "name": name, "mountPath": path, "readOnly": read_only })
-    };
-    let part = |name: &str, part: &str, path: &str, read_only: bool| {
-        json!({ "name": name, "subPath": part, "mountPath": path, "readOnly": read_only })
-    };
+    let mount =
+        |name: &str, path: &str, read_only: bool| json!({ "name": name, "mountPath": path, "readOnly": read_only });
+    let part = |name: &str, part: &str, path: &str, read_only: bool| json!({ "name": name, "subPath": part, "mountPath": path, "readOnly": read_only });
     let disk = asked.disk.to_string();
     let quarter = asked.memory.div_ceil(4).to_string();
     let mut spec = pod_spec(70);
@@ -190,32 +196,50 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         { "name": "tmp", "emptyDir": { "sizeLimit": quarter } },
         { "name": "shm", "emptyDir": { "medium": "Memory", "sizeLimit": quarter } },
     ]);
-    spec["initContainers"] = json!([container("prepare", &asked.muster_image, &[inside::PREPARE, "/volumes"], json!({
-        "memory": SMALL_MEMORY, "ephemeral-storage": SMALL_MEMORY,
-    }), json!([mount("program", "/volumes/program", false), mount("data", "/volumes/data", false)]))]);
+    spec["initContainers"] = json!([container(
+        "prepare",
+        &asked.muster_image,
+        &[inside::PREPARE, "/volumes"],
+        json!({
+            "memory": SMALL_MEMORY, "ephemeral-storage": SMALL_MEMORY,
+        }),
+        json!([mount("program", "/volumes/program", false), mount("data", "/volumes/data", false)])
+    )]);
     let port = PORT.to_string();
-    let mut database = container(DATABASE, &asked.image, &[inside::POD, "relay", &port], json!({
-        "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * 2 + (1 << 30)).to_string(),
-    }), json!([
-        part("program", "muster", "/muster", true),
-        part("program", "muster.d", "/muster.d", true),
-        part("program", "passwd", "/etc/passwd", true),
-        part("program", "group", "/etc/group", true),
-        part("data", "data", "/data", false),
-        mount("conf", "/conf", true),
-        mount("backup", "/backup", true),
-        mount("tmp", "/tmp", false),
-        mount("shm", "/dev/shm", false),
-    ]));
+    let mut database = container(
+        DATABASE,
+        &asked.image,
+        &[inside::POD, "relay", &port],
+        json!({
+            "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * 2 + (1 << 30)).to_string(),
+        }),
+        json!([
+            part("program", "muster", "/muster", true),
+            part("program", "muster.d", "/muster.d", true),
+            part("program", "passwd", "/etc/passwd", true),
+            part("program", "group", "/etc/group", true),
+            part("data", "data", "/data", false),
+            mount("conf", "/conf", true),
+            mount("backup", "/backup", true),
+            mount("tmp", "/tmp", false),
+            mount("shm", "/dev/shm", false),
+        ]),
+    );
     // The backup and the databases rarely both fill what they may: room for one of them is asked for.
     database["resources"]["requests"]["ephemeral-storage"] = json!(disk);
     database["env"] = json!([{ "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }]);
     if let Some(cpu) = asked.cpu_millis {
         database["resources"]["limits"]["cpu"] = json!(format!("{cpu}m"));
     }
-    let intake = container(INTAKE, &asked.muster_image, &[inside::POD, "wait"], json!({
-        "memory": "128Mi", "ephemeral-storage": SMALL_MEMORY,
-    }), json!([mount("conf", "/conf", false), mount("backup", "/backup", false)]));
+    let intake = container(
+        INTAKE,
+        &asked.muster_image,
+        &[inside::POD, "wait"],
+        json!({
+            "memory": "128Mi", "ephemeral-storage": SMALL_MEMORY,
+        }),
+        json!([mount("conf", "/conf", false), mount("backup", "/backup", false)]),
+    );
     spec["containers"] = json!([database, intake]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
@@ -225,9 +249,15 @@ fn agent(names: &Names, asked: &Kubernetes) -> Value {
     metadata["labels"]["role"] = json!("validation-agent");
     let mut spec = pod_spec(71);
     spec["volumes"] = json!([{ "name": "tmp", "emptyDir": { "medium": "Memory", "sizeLimit": SMALL_MEMORY } }]);
-    spec["containers"] = json!([container(AGENT, &asked.muster_image, &[inside::POD, "wait"], json!({
-        "memory": AGENT_MEMORY, "ephemeral-storage": SMALL_MEMORY,
-    }), json!([{ "name": "tmp", "mountPath": "/tmp" }]))]);
+    spec["containers"] = json!([container(
+        AGENT,
+        &asked.muster_image,
+        &[inside::POD, "wait"],
+        json!({
+            "memory": AGENT_MEMORY, "ephemeral-storage": SMALL_MEMORY,
+        }),
+        json!([{ "name": "tmp", "mountPath": "/tmp" }])
+    )]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
 
@@ -321,7 +351,8 @@ mod tests {
     #[test]
     fn policies_that_allow_come_before_the_one_that_denies() {
         let policies = policies(&Names::placeholders());
-        let names: Vec<_> = policies.iter().map(|policy| policy["metadata"]["name"].as_str().expect("a name")).collect();
+        let names: Vec<_> =
+            policies.iter().map(|policy| policy["metadata"]["name"].as_str().expect("a name")).collect();
         assert_eq!(names.last(), Some(&DEFAULT_DENY));
         let isolation = policies.iter().find(|policy| policy["metadata"]["name"] == ISOLATION).expect("it");
         assert_eq!(isolation["spec"]["policyTypes"], json!(["Ingress", "Egress"]));

@@ -54,7 +54,11 @@ pub(super) async fn running(pods: &Api<Pod>, name: &str, patience: Duration) -> 
         Some(Progress::Over(stop)) => Err(stop),
         Some(Progress::Waiting(why)) => {
             let stop = unfit(format!("it does not run after {} s: {why}", patience.as_secs()));
-            Err(if why.contains("Insufficient") { stop.advise("make room, or lower isolation.kubernetes.limits") } else { stop })
+            Err(if why.contains("Insufficient") {
+                stop.advise("make room, or lower isolation.kubernetes.limits")
+            } else {
+                stop
+            })
         }
     }
 }
@@ -63,7 +67,8 @@ pub(super) fn progress(pod: &Pod) -> Progress {
     let name = pod.name_any();
     let Some(status) = &pod.status else { return Progress::Waiting("it was not scheduled yet".to_owned()) };
     let containers = status.container_statuses.iter().flatten();
-    let all: Vec<&ContainerStatus> = status.init_container_statuses.iter().flatten().chain(containers.clone()).collect();
+    let all: Vec<&ContainerStatus> =
+        status.init_container_statuses.iter().flatten().chain(containers.clone()).collect();
     if let Some(stop) = over(pod) {
         return Progress::Over(stop);
     }
@@ -136,7 +141,8 @@ mod tests {
 
     fn pod(status: serde_json::Value) -> Pod {
         let containers = json!([{ "name": "database" }, { "name": "intake" }]);
-        let object = json!({ "metadata": { "name": "database" }, "spec": { "containers": containers }, "status": status });
+        let object =
+            json!({ "metadata": { "name": "database" }, "spec": { "containers": containers }, "status": status });
         serde_json::from_value(object).expect("a pod")
     }
 
@@ -157,7 +163,8 @@ mod tests {
     #[test]
     fn what_will_not_come_right_says_what_to_do() {
         let waiting = json!({ "waiting": { "reason": "ErrImageNeverPull", "message": "not present" } });
-        let Progress::Over(stop) = progress(&pod(json!({ "containerStatuses": [container("database", waiting)] }))) else {
+        let Progress::Over(stop) = progress(&pod(json!({ "containerStatuses": [container("database", waiting)] })))
+        else {
             panic!("it is hopeless")
         };
         assert!(stop.message.contains("ErrImageNeverPull") && stop.advice.is_some(), "{stop:?}");

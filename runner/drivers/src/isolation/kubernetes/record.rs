@@ -84,7 +84,13 @@ impl Records {
         let mut runs = Vec::new();
         for entry in std::fs::read_dir(&self.path).or_stop(Reason::Internal, tried)? {
             let entry = entry.or_stop(Reason::Internal, tried)?;
-            runs.extend(entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok()).filter(|_| entry.path().is_dir()));
+            runs.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<RunId>().ok())
+                    .filter(|_| entry.path().is_dir()),
+            );
         }
         runs.sort();
         Ok(runs)

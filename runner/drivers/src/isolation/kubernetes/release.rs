@@ -26,10 +26,8 @@ pub(super) async fn sandbox(records: &Records, run: &RunId) -> Result<ReleasePro
     let Some(place) = records.read(run)? else { return Ok(ReleaseProof::of("no sandbox was found")) };
     let cluster = Cluster::connect(place.context.as_deref()).await?;
     let names = Names::of(run, records.owner(), "");
-    let (sandbox, witness) = tokio::join!(
-        namespace(&cluster, records, &names.sandbox),
-        namespace(&cluster, records, &names.witness),
-    );
+    let (sandbox, witness) =
+        tokio::join!(namespace(&cluster, records, &names.sandbox), namespace(&cluster, records, &names.witness),);
     let mut observed = sandbox?;
     observed.extend(witness?);
     if observed.is_empty() {
@@ -62,7 +60,10 @@ where
     let deadline = Instant::now() + patience;
     while cluster::get(api, name).await?.is_some() {
         if Instant::now() >= deadline {
-            return Err(Stop::internal(format!("`{name}` was deleted and is still there after {} s", patience.as_secs())));
+            return Err(Stop::internal(format!(
+                "`{name}` was deleted and is still there after {} s",
+                patience.as_secs()
+            )));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -80,7 +81,10 @@ async fn namespace(cluster: &Cluster, records: &Records, name: &str) -> Result<V
         observed.push(format!("{} of {name} gone", drill::unit::plural(pods, "pod")));
     }
     let uid = found.uid();
-    let mine = DeleteParams { preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }), ..DeleteParams::default() };
+    let mine = DeleteParams {
+        preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }),
+        ..DeleteParams::default()
+    };
     cluster::delete(&namespaces, name, &mine).await?;
     let deadline = Instant::now() + NAMESPACE;
     loop {

@@ -25,9 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::channel::Place;
 use super::cluster::{self, Cluster};
-use super::objects::{
-    AGENT, DATABASE, INTAKE, Names, Objects, PORT, STRANGER, STRANGER_EGRESS, WITNESS,
-};
+use super::objects::{AGENT, DATABASE, INTAKE, Names, Objects, PORT, STRANGER, STRANGER_EGRESS, WITNESS};
 use super::pods::{self, Running};
 use super::probe::{self, Ground, Targets};
 use super::watch::{Expected, Kept, LASTING, Watch};
@@ -130,10 +128,7 @@ impl KubernetesSandbox {
     async fn stranger_goes(&self) -> Result<(), Stop> {
         let (pods, policies) = (self.cluster.pods(&self.names.sandbox), self.cluster.policies(&self.names.sandbox));
         let now = DeleteParams::default();
-        tokio::try_join!(
-            cluster::delete(&pods, STRANGER, &now),
-            cluster::delete(&policies, STRANGER_EGRESS, &now),
-        )?;
+        tokio::try_join!(cluster::delete(&pods, STRANGER, &now), cluster::delete(&policies, STRANGER_EGRESS, &now),)?;
         tokio::try_join!(release::gone(&pods, STRANGER, GONE), release::gone(&policies, STRANGER_EGRESS, GONE))?;
         self.stranger.store(false, Ordering::SeqCst);
         Ok(())
@@ -178,8 +173,7 @@ async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, S
     for policy in &objects.policies {
         policies.push(cluster.apply_policy(policy).await?);
     }
-    let pods =
-        futures_util::future::try_join_all(objects.pods.iter().map(|pod| cluster.apply_pod(pod))).await?;
+    let pods = futures_util::future::try_join_all(objects.pods.iter().map(|pod| cluster.apply_pod(pod))).await?;
     Ok(Made { namespace: namespaces.swap_remove(0), policies, pods })
 }
 
@@ -203,7 +197,8 @@ async fn fill(place: &Place, template: &Template, leaving: &TaskTracker) -> Resu
     }
     let said = clean(String::from_utf8_lossy(&output.stderr).trim());
     let message = format!("making the data directory in the sandbox: it ended with {:?}: {said}", output.status);
-    Err(Stop::new(Reason::SandboxUnfit, message).advise("see that isolation.kubernetes.image has the server's programs"))
+    Err(Stop::new(Reason::SandboxUnfit, message)
+        .advise("see that isolation.kubernetes.image has the server's programs"))
 }
 
 /// The witness's listeners, and a socket of this machine that no pod can see.
@@ -242,7 +237,8 @@ impl Sandbox for KubernetesSandbox {
         let tried = "connecting to the sandbox's database";
         let pods = &self.ground.database.pods;
         let mut forwarder = cluster::request(tried, pods.portforward(DATABASE, &[PORT])).await?;
-        let stream = forwarder.take_stream(PORT).ok_or_else(|| Stop::internal(format!("{tried}: there is no stream")))?;
+        let stream =
+            forwarder.take_stream(PORT).ok_or_else(|| Stop::internal(format!("{tried}: there is no stream")))?;
         Ok(Box::new(Dialed { stream, forwarder }.compat()))
     }
 

@@ -237,8 +237,10 @@ async fn until_breach<K>(
 }
 
 fn blind(why: &str) -> Stop {
-    let message =
-        format!("the sandbox could not be watched for {} s, so that nobody knows what was changed: {why}", BLIND.as_secs());
+    let message = format!(
+        "the sandbox could not be watched for {} s, so that nobody knows what was changed: {why}",
+        BLIND.as_secs()
+    );
     Stop::new(Reason::IsolationUnproven, message).advise("see why the API server does not answer")
 }
 
@@ -311,13 +313,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_watch_that_sees_nothing_for_too_long_is_a_breach() {
-        let failing = futures_util::stream::repeat_with(|| Err(watcher::Error::NoResourceVersion)).then(|error| async {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            error
-        });
+        let failing =
+            futures_util::stream::repeat_with(|| Err(watcher::Error::NoResourceVersion)).then(|error| async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                error
+            });
         let stop = until_breach::<Namespace>(failing, Duration::from_millis(30), |_| None).await;
         assert!(stop.message.contains("could not be watched"), "{}", stop.message);
-        let hanging = futures_util::stream::iter([Err(watcher::Error::NoResourceVersion)]).chain(futures_util::stream::pending());
+        let hanging =
+            futures_util::stream::iter([Err(watcher::Error::NoResourceVersion)]).chain(futures_util::stream::pending());
         let stop = until_breach::<Namespace>(hanging, Duration::from_millis(30), |_| None).await;
         assert!(stop.message.contains("did not answer"), "{}", stop.message);
     }

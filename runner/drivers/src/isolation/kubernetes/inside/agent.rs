@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, ExitCode};
 
-use crate::isolation::local::inside::relay;
 use super::not_to_be_typed;
+use crate::isolation::local::inside::relay;
 
 const SOCKET: &str = "/tmp/db.sock";
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use rustix::process::{DumpableBehavior, WaitOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::not_to_be_typed;
 use crate::isolation::local::inside::relay;
 use crate::isolation::local::inside::users;
-use super::not_to_be_typed;
 
 /// Before the database's container starts: muster's program, which nobody there may read, its
 /// libraries, names for the user ids, and a

@@ -35,8 +35,7 @@ pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
     let [question] = arguments else { return Err(not_to_be_typed()) };
     let attempts: Vec<Attempt> = serde_json::from_str(question).map_err(io::Error::other)?;
     // All at once: what is closed says nothing until its patience has run out.
-    let threads: Vec<_> =
-        attempts.into_iter().map(|attempt| std::thread::spawn(move || try_it(attempt))).collect();
+    let threads: Vec<_> = attempts.into_iter().map(|attempt| std::thread::spawn(move || try_it(attempt))).collect();
     let mut out = io::stdout().lock();
     for thread in threads {
         let seen = thread.join().map_err(|_| io::Error::other("an attempt failed by itself"))?;
@@ -53,7 +52,9 @@ fn try_it(attempt: Attempt) -> Seen {
     let (open, detail) = match result {
         Ok(()) => (true, format!("{what} was answered")),
         // Whoever refuses was reached.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => (true, format!("{what} was refused by its target")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            (true, format!("{what} was refused by its target"))
+        }
         Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
             (false, format!("{what}: no answer"))
         }
