@@ -14,7 +14,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
 
-.PHONY: help setup plugins build demo test test-long bench soak fuzz lint clean
+.PHONY: help setup plugins build demo test test-long bench cluster soak fuzz lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -22,8 +22,9 @@ help: ## this list
 demo: build ## a real backup: captured, drilled, damaged, refused (under three minutes after the build)
 	@MUSTER="$(abspath $(MUSTER))" scripts/demo
 
-test: lint build ## everything: formatting, lints, and all tests against real servers and sandboxes
-	cargo test --locked --workspace
+test: lint build ## everything: formatting, lints, and all tests against real servers, sandboxes and (as root) a real cluster
+	tests/services/cluster/with cargo test --locked --workspace
+	tests/services/cluster/with --cni ptp cargo test --locked --package whole-program --test end_to_end nobody_enforces
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event
@@ -50,6 +51,9 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
 	@cargo build --locked --release --package muster --example many_drills >&2
 	@MANY_DRILLS="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/many_drills)" scripts/bench-daemon
+
+cluster: setup ## a real Kubernetes node, as root; its kubeconfig (tests/services/cluster/down ends it)
+	@tests/services/cluster/up
 
 soak: build ## a daemon under real drills and SIGKILLs for 20 minutes (SOAK_MINUTES=5 for less)
 	@MUSTER="$(abspath $(MUSTER))" scripts/soak

@@ -1,5 +1,6 @@
 //! What the whole-program tests stand on: the real program, throwaway servers, and a look at what is left.
 mod backup;
+mod cluster;
 mod daemon;
 mod place;
 mod program;
@@ -8,6 +9,7 @@ mod server;
 mod terminal;
 
 pub use backup::{Backup, captured, sample};
+pub use cluster::{Cluster, within};
 pub use daemon::Daemon;
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};

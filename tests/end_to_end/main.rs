@@ -12,6 +12,8 @@ mod freshness;
 mod hostile;
 mod hostile_plugins;
 mod killed;
+mod kubernetes;
+mod kubernetes_drill;
 mod self_test;
 mod service;
 mod store;

@@ -73,6 +73,15 @@ impl Client {
         self.json(self.send(Method::POST, path).await?).await
     }
 
+    /// The words of `/healthz` or `/readyz`; what it says is wrong is the error.
+    pub(crate) async fn probe(&self, path: &str) -> Result<String, Stop> {
+        let response = self.http.get(format!("http://localhost{path}")).send().await;
+        let response = response.or_stop(Reason::Internal, self.tried())?;
+        let status = response.status();
+        let said = response.text().await.or_stop(Reason::Internal, self.tried())?;
+        if status.is_success() { Ok(said) } else { Err(Stop::internal(said.trim().to_owned())) }
+    }
+
     async fn json<T: DeserializeOwned>(&self, response: Response) -> Result<T, Stop> {
         response.json().await.or_stop(Reason::Internal, self.tried())
     }

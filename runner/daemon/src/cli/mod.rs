@@ -9,6 +9,7 @@ mod daemon;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
+mod health;
 pub mod key;
 pub mod manifest;
 mod next;
@@ -63,6 +64,7 @@ enum Command {
     Config(config::Args),
     Render(template::Args),
     Next(next::Args),
+    Health(health::Args),
     Doctor(doctor::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -126,6 +128,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Config(args) => config::run(args),
         Command::Render(args) => template::run(&args),
         Command::Next(args) => next::run(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Schema(args) => Ok(schema::run(&args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -1,0 +1,3 @@
+module muster/cluster/programs
+
+go 1.24.0
