@@ -1,4 +1,4 @@
-//! The Kubernetes isolation in a real cluster: `tests/services/cluster` brings one up where there is none.
+//! The Kubernetes isolation in the real cluster that `tests/services/cluster/with` brings up.
 //!
 //! This binary is also muster's own program inside the pods, so it has no harness: `main` looks at its arguments first.
 mod boundary;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
     let Some(cluster) = support::cluster() else {
         eprintln!(
-            "NOT RUN: the Kubernetes isolation was not tested, because a cluster needs root on Linux and tests/services/cluster"
+            "NOT TESTED: the Kubernetes isolation: MUSTER_TEST_KUBECONFIG names no cluster; tests/services/cluster/with sets it"
         );
         return ExitCode::SUCCESS;
     };

@@ -34,8 +34,8 @@ use crate::isolation::local::exec::{Tail, clean};
 
 /// Of everything that is made: requests only, no waiting for what they start.
 pub(super) const MAKE: Duration = Duration::from_mins(1);
-/// For a pod to run, its images pulled and all. The executor's deadline ends it earlier.
-const START: Duration = Duration::from_mins(10);
+/// For a pod to run, its images pulled and all. Shorter than a drill's usual deadline, so that what the scheduler says is told.
+const START: Duration = Duration::from_secs(100);
 const TEMPLATE: Duration = Duration::from_mins(2);
 const GONE: Duration = Duration::from_mins(1);
 const AGENT_STDERR: usize = 64 << 10;
