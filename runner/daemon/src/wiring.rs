@@ -11,6 +11,7 @@ use drivers::alert::alertmanager::Alertmanager;
 use drivers::alert::webhook::Webhook;
 use drivers::artifact::file::FileArtifacts;
 use drivers::credentials::embedded::Embedded;
+use drivers::credentials::vault::VaultCredentials;
 use drivers::engine::postgresql::PostgresqlEngine;
 use drivers::isolation::local::{LocalConfig, LocalIsolation};
 use drivers::store::sqlite::{Mode, SqliteStore};
@@ -40,7 +41,9 @@ fn credentials() -> CredentialsFor {
     let embedded = Arc::new(Embedded::new());
     Arc::new(move |wanted| match wanted {
         spec::Credentials::Embedded { .. } => Ok(Arc::clone(&embedded) as Arc<dyn Credentials>),
-        spec::Credentials::Vault(vault) => Err(Stop::internal("no Vault driver")),
+        spec::Credentials::Vault(vault) => {
+            Ok(Arc::new(VaultCredentials::new((**vault).clone())?) as Arc<dyn Credentials>)
+        }
     })
 }
 
