@@ -12,3 +12,4 @@ mod hostile_plugins;
 mod killed;
 mod self_test;
 mod store;
+mod vault;
