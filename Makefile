@@ -14,7 +14,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
 
-.PHONY: help setup plugins build demo test test-long bench cluster soak fuzz lint clean
+.PHONY: help setup services plugins build demo test test-long bench cluster soak fuzz lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -22,7 +22,7 @@ help: ## this list
 demo: build ## a real backup: captured, drilled, damaged, refused (under three minutes after the build)
 	@MUSTER="$(abspath $(MUSTER))" scripts/demo
 
-test: lint build ## everything: formatting, lints, and all tests against real servers, sandboxes and (as root) a real cluster
+test: lint build services ## everything: formatting, lints, and all tests against real servers, sandboxes and (as root) a real cluster
 	tests/services/cluster/with cargo test --locked --workspace
 	tests/services/cluster/with --cni ptp cargo test --locked --package whole-program --test end_to_end nobody_enforces
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
@@ -62,8 +62,11 @@ soak: build ## a daemon under real drills and SIGKILLs for 20 minutes (SOAK_MINU
 build: setup plugins ## the plugins, then muster, in target/debug
 	cargo build --locked --workspace --all-targets
 
-setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, minisign, Rust
+setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, minisign, Rust, Go
 	@scripts/setup
+
+services: setup ## the real servers of the tests: built once from their modules, kept in ~/.cache/muster-services
+	@for build in tests/services/*/build; do "$$build"; done
 
 plugins: ## the WebAssembly components that muster embeds and the tests use
 	@for workspace in $(PLUGIN_WORKSPACES); do \

@@ -7,6 +7,7 @@ mod program;
 mod prometheus;
 mod server;
 mod terminal;
+mod vault;
 
 pub use backup::{Backup, captured, sample};
 pub use cluster::{Cluster, within};
@@ -16,3 +17,4 @@ pub use program::{Finished, Muster, muster, program};
 pub use prometheus::Prometheus;
 pub use server::{Server, programs};
 pub use terminal::on_terminal;
+pub use vault::Vault;

@@ -17,3 +17,4 @@ mod kubernetes_drill;
 mod self_test;
 mod service;
 mod store;
+mod vault;

@@ -11,6 +11,7 @@ use drivers::alert::alertmanager::Alertmanager;
 use drivers::alert::webhook::Webhook;
 use drivers::artifact::file::FileArtifacts;
 use drivers::credentials::embedded::Embedded;
+use drivers::credentials::vault::VaultCredentials;
 use drivers::engine::postgresql::PostgresqlEngine;
 use drivers::isolation::kubernetes::KubernetesState;
 use drivers::isolation::local::{LocalConfig, LocalIsolation};
@@ -41,7 +42,13 @@ fn credentials() -> CredentialsFor {
     let embedded = Arc::new(Embedded::new());
     Arc::new(move |wanted| match wanted {
         spec::Credentials::Embedded { .. } => Ok(Arc::clone(&embedded) as Arc<dyn Credentials>),
-        spec::Credentials::Vault(vault) => Err(Stop::internal("no Vault driver")),
+        spec::Credentials::Vault(vault) => {
+            let mut vault = (**vault).clone();
+            for file in vault.files() {
+                *file = secrets::expand(file)?;
+            }
+            Ok(Arc::new(VaultCredentials::new(vault)?) as Arc<dyn Credentials>)
+        }
     })
 }
 

@@ -3,8 +3,8 @@ use std::process::ExitCode;
 
 use drill::stop::Stop;
 
+use super::daemon::Daemon;
 use super::style::{self, clean};
-use crate::client::Client;
 
 /// Ask the daemon whether it lives: for probes of whatever keeps it running
 #[derive(Debug, clap::Args)]
@@ -13,10 +13,12 @@ pub(super) struct Args {
     /// Whether runs can begin, too: the scheduler ticks and the store can be written
     #[arg(long)]
     ready: bool,
+    #[command(flatten)]
+    daemon: Daemon,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
-    let daemon = Client::needed("its log says why it ended")?;
+    let daemon = args.daemon.needed("its log says why it ended")?;
     let answer = daemon.probe(if args.ready { "/readyz" } else { "/healthz" }).await?;
     style::print(&format!("{}\n", clean(answer.trim())))?;
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,7 @@ use drivers::isolation::fake::World;
 use drivers::store::fake::{Cut, MemoryStore};
 use tokio::io::DuplexStream;
 
-use super::{Cancel, Ended, LiveRuns, Loaded, Ports, Request, Silent, execute, recover};
+use super::{Cancel, Ended, Isolations, LiveRuns, Loaded, Ports, Request, Silent, execute, recover};
 use crate::agent::frame::{self, FrameReader, FrameWriter, Kind as FrameKind};
 
 /// Everything outside of one run, and what of it survives the process.

@@ -1,6 +1,8 @@
 //! Who makes the login that checks use.
 pub mod embedded;
 pub mod fake;
+mod readonly;
+pub mod vault;
 
 use drill::port::LeaseRequest;
 

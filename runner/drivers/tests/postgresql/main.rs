@@ -8,6 +8,8 @@ mod host;
 mod restore;
 mod schema;
 mod source;
+#[path = "../vault/mod.rs"]
+mod vault;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -52,12 +54,13 @@ fn main() -> ExitCode {
     if let Some(code) = inside::dispatch(std::env::args_os()) {
         return code;
     }
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("installed once");
     let directory = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a directory");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).expect("its mode is set");
     SHARED.set(directory.path().to_path_buf()).expect("set once");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let tests = [restore::tests(), catalogue::tests(), credentials::tests()].concat();
+    let tests = [restore::tests(), catalogue::tests(), credentials::tests(), vault::tests()].concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(&filter)) {
         let began = Instant::now();
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         eprintln!("test {name} ... {verdict} ({:.1} s)", began.elapsed().as_secs_f64());
         failed += usize::from(outcome.is_err());
     }
+    vault::end();
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -95,7 +99,8 @@ impl Running {
         drop((self.server, self.sandbox));
         self.isolation.release(&self.run, Resource::Sandbox, Some(&handle)).await.expect("the sandbox ends");
         self.isolation.release(&self.run, Resource::Storage, None).await.expect("the storage goes");
-        assert_eq!(self.isolation.leftovers().await.expect("looked"), []);
+        let left = self.isolation.leftovers().await.expect("looked");
+        assert_eq!(left.into_iter().filter(|left| left.run == self.run).collect::<Vec<_>>(), []);
     }
 }
 

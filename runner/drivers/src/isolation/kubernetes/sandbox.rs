@@ -244,7 +244,10 @@ impl Sandbox for KubernetesSandbox {
 
     /// Drill files that would need one are refused before.
     async fn open_doorway(&self) -> Result<Box<dyn Doorway>, Stop> {
-        Err(Stop::new(Reason::Credentials, "nobody outside can be let into a sandbox in a cluster by this version of muster"))
+        Err(Stop::new(
+            Reason::Credentials,
+            "nobody outside can be let into a sandbox in a cluster by this version of muster",
+        ))
     }
 
     fn probe_targets(&self) -> ProbeTargets {
