@@ -66,7 +66,7 @@ setup: ## find or install what is missing: compiler, bubblewrap, PostgreSQL, min
 	@scripts/setup
 
 services: setup ## the real servers of the tests: built once from their modules, kept in ~/.cache/muster-services
-	@for build in tests/services/*/build; do "$$build"; done
+	@for build in tests/services/{vault,toxiproxy}/build; do "$$build"; done
 
 plugins: ## the WebAssembly components that muster embeds and the tests use
 	@for workspace in $(PLUGIN_WORKSPACES); do \

@@ -442,13 +442,17 @@ fn what_a_check_reports_is_a_bounded_number_of_series_of_the_last_run() {
     };
     let mut events = sample::stamp(&started, vec![Event::Concluded(sample::summary(Reason::Proven, "fine")), ended()]);
     let last = events.split_off(1);
-    events.into_iter().for_each(|event| tell(&metrics, &started, event));
+    for event in events {
+        tell(&metrics, &started, event);
+    }
     report("age_seconds", &[("table", "public.\"orders\"")], 12.5);
     report("age_seconds", &[("table", "public.\"orders\"")], 13.5);
     report("age_seconds", &[("drill", "stock")], 1.0);
     (0..500).for_each(|n| report(&format!("m{n}"), &[], 1.0));
     assert!(!metrics.render().contains("muster_check_metric{"), "the last run's figures, and it has not ended");
-    last.into_iter().for_each(|event| tell(&metrics, &started, event));
+    for event in last {
+        tell(&metrics, &started, event);
+    }
     let text = metrics.render();
     let series = "muster_check_metric{drill=\"orders\",check=\"freshness\",database=\"shop\",metric=\"age_seconds\",\
                   table=\"public.\\\"orders\\\"\"}";

@@ -15,7 +15,7 @@ use crate::http::api;
 use crate::sample;
 
 /// For what comes with the next look at the store.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn document(world: &World) -> Value {
     world.get("/api/v1/openapi.json").await.json().await.unwrap()
