@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use drill::agent::{CheckOutcome, CheckUsage, FromAgent, Job, JobCheck, JobDatabase};
 use drill::id::Sha256Digest;
+use drill::ledger::Resource;
 use plugin_host::backend::{Backend, Context};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,8 @@ impl Worker {
         let baseline = blob(&target.baseline)?.map(read).transpose()?;
         let schema = blob(&target.schema)?;
         let identity = self.identity.clone().ok_or("the agent was given no lease")?;
-        let database = Database::open(Path::new(&self.socket), identity, &target.name, deadline)
+        let lease = Resource::lease_role(&self.job.run);
+        let database = Database::open(Path::new(&self.socket), identity, &lease, &target.name, deadline)
             .await
             .map_err(|error| format!("failed to open database `{}`: {}", target.name, error.message))?;
         Ok(Opened { database, baseline: baseline.map(Arc::new), schema })

@@ -298,13 +298,16 @@ async fn quarantine(context: &Context<'_>, opened: &Opened, stop: &Stop) -> Resu
     };
     context.ports.store.quarantine(&entry).await?;
     context.journal.append(Event::Quarantined { digest: opened.digest }).await?;
+    let release = format!("muster quarantine release {}", &opened.digest.hex()[..12]);
     let details = serde_json::json!({
         "digest": opened.digest,
         "source": opened.location,
         "reason": stop.reason,
-        "release": format!("muster quarantine release {}", &opened.digest.hex()[..12]),
+        "release": release,
     });
-    context.journal.raise("artifact-refused", stop, details).await
+    let advice = format!("runs refuse this copy from now on; once it is right again: {release}");
+    let stop = Stop { advice: stop.advice.clone().or(Some(advice)), ..stop.clone() };
+    context.journal.raise("artifact-refused", &stop, details).await
 }
 
 /// An isolated place with an empty server in it, and the agent beside it.

@@ -1,6 +1,7 @@
 //! What a drill does to the two sides of a schema before they are compared.
 use std::time::Duration;
 
+use drill::ledger::Resource;
 use drill::port::{Credentials as _, Inside, LeaseRequest, Server, Session};
 use drill::schema::{Object, Reader};
 use drivers::credentials::embedded::Embedded;
@@ -23,8 +24,7 @@ pub(crate) async fn what_is_taken_is_known(embedded: &Embedded, request: &LeaseR
     for (database, before) in request.databases.iter().zip(before) {
         let session = server.login(&lease.grant.identity, database).await.expect("it logs in");
         differs += usize::from(objects(session.as_ref(), &mut PutBack::default()).await != before);
-        let role = &lease.grant.identity.role;
-        let mut put_back = PutBack::new(&lease.taken[database], role);
+        let mut put_back = PutBack::new(&lease.taken[database], &Resource::lease_role(&request.run));
         let after = objects(session.as_ref(), &mut put_back).await;
         for (after, before) in after.iter().zip(&before) {
             assert_eq!(after, before, "in {database}");

@@ -44,6 +44,8 @@ pub(super) struct Opening {
     socket: PathBuf,
     identity: SharedIdentity,
     database: String,
+    /// What the names of the run's leases begin with.
+    lease: String,
     encoding: &'static str,
     snapshot: watch::Receiver<String>,
     deadline: Instant,
@@ -96,16 +98,17 @@ impl Opening {
     /// The schema of the restored database, read over a connection of its own until `deadline`. `taken` is what muster revoked
     /// before.
     pub(super) async fn restored(&self, taken: &[Taken], deadline: Instant) -> Result<Restored, Error> {
-        let (door, session) = self.open().await?;
-        in_time(Restored::open(session, deadline, PutBack::new(taken, door.role()))).await
+        let (_, session) = self.open().await?;
+        in_time(Restored::open(session, deadline, PutBack::new(taken, &self.lease))).await
     }
 }
 
 impl Database {
-    /// Logs in, takes the snapshot and reads which tables there are.
+    /// Logs in, takes the snapshot and reads which tables there are. `lease` is what the names of the run's leases begin with.
     pub(in crate::agent) async fn open(
         socket: &Path,
         identity: SharedIdentity,
+        lease: &str,
         database: &str,
         deadline: Instant,
     ) -> Result<Self, Error> {
@@ -114,6 +117,7 @@ impl Database {
             socket: socket.to_owned(),
             identity,
             database: database.to_owned(),
+            lease: lease.to_owned(),
             encoding: "UTF8",
             snapshot,
             deadline,

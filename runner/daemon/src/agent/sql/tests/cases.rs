@@ -81,7 +81,7 @@ async fn the_schema_is_read_in_order_and_in_the_snapshot(server: &TestServer, da
 
 async fn open(server: &TestServer, name: &str) -> Database {
     let identity = watch::channel(server.identity()).1;
-    Database::open(&server.socket(), identity, name, Instant::now() + HOUR).await.unwrap()
+    Database::open(&server.socket(), identity, "reader", name, Instant::now() + HOUR).await.unwrap()
 }
 
 fn sql(database: &Database) -> CheckSql {

@@ -15,7 +15,7 @@ pub(super) async fn another_login_takes_over(server: &TestServer) {
     server.admin("orders", "CREATE ROLE heir LOGIN BYPASSRLS; GRANT pg_read_all_data TO heir");
     server.admin("orders", "CREATE TABLE rotated AS SELECT n FROM pg_catalog.generate_series(1, 3) n");
     let (lease, identity) = watch::channel(server.identity());
-    let database = Database::open(&server.socket(), identity, "orders", Instant::now() + HOUR).await.unwrap();
+    let database = Database::open(&server.socket(), identity, "reader", "orders", Instant::now() + HOUR).await.unwrap();
     let (idle, busy) = (database.sql(Instant::now() + HOUR), database.sql(Instant::now() + HOUR));
     assert_eq!(count(&idle).await, 3);
     let mut open = busy.query("SELECT n FROM public.rotated", Vec::new()).await.unwrap();

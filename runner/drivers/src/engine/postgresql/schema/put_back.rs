@@ -5,24 +5,30 @@ use drill::schema::{Object, Taken};
 use serde_json::{Map, Value};
 
 use super::SYSTEM;
-use crate::engine::postgresql::text::identifier;
 
 /// Goes along with the objects of one database, in their order.
 #[derive(Debug, Default)]
 pub struct PutBack {
     taken: BTreeMap<(String, String), Vec<String>>,
-    /// What the lease was given on the database.
-    given: String,
+    /// The names that the run's leases begin with.
+    lease: String,
 }
 
 impl PutBack {
-    /// `lease` is the role that reads.
+    /// `lease` is [`lease_role`](drill::ledger::Resource::lease_role): a lease that was replaced may still be on the database,
+    /// and another name of the run follows the first after a hyphen.
     pub fn new(taken: &[Taken], lease: &str) -> Self {
         let mut map: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for Taken { kind, identity, entry } in taken {
             map.entry((kind.clone(), identity.clone())).or_default().push(entry.clone());
         }
-        Self { taken: map, given: format!("CONNECT to {}", identifier(lease)) }
+        Self { taken: map, lease: lease.to_owned() }
+    }
+
+    fn is_given_to_a_lease(&self, entry: &str) -> bool {
+        let name = entry.strip_prefix("CONNECT to \"").and_then(|rest| rest.strip_suffix('"'));
+        let rest = name.and_then(|name| name.strip_prefix(self.lease.as_str()));
+        !self.lease.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
     /// The next object that is gone because nothing but what was revoked made it one: before `next`, or before the end.
@@ -56,7 +62,7 @@ impl PutBack {
             }
         } else {
             let mut acl = list(&mut content, "acl");
-            acl.retain(|entry| *entry != self.given);
+            acl.retain(|entry| !self.is_given_to_a_lease(entry));
             acl.extend(entries);
             set(&mut content, "acl", acl, true);
         }
@@ -123,8 +129,11 @@ mod tests {
             ],
             "muster-orders-x",
         );
-        let database =
-            read("database", "orders", r#"{"acl": ["CONNECT to \"muster-orders-x\"", "CREATE to its owner"]}"#);
+        let database = read(
+            "database",
+            "orders",
+            r#"{"acl": ["CONNECT to \"muster-orders-x\"", "CONNECT to \"muster-orders-x-k3q\"", "CREATE to its owner"]}"#,
+        );
         let database = put_back.put_back(database).expect("a database");
         assert_eq!(told(database), r#"orders {"acl":["CONNECT to PUBLIC","CREATE to its owner"]}"#);
         let table = read("relation", "public.t", r#"{"acl": ["SELECT to bob"], "kind": "table"}"#);
