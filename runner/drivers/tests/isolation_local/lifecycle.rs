@@ -105,7 +105,7 @@ async fn what_was_planted_in_data_goes_and_misleads_nobody(place: Place) {
     let held = place.sandbox().await;
     let target = outside.path().display();
     let plant = format!(
-        "cd /data && mkfifo fifo && cp /bin/true set && chmod 6755 set && ln -s {target} link && ln -s {target}/kept file \
+        "cd /data && ! mkfifo fifo 2>&1 && cp /bin/true set && chmod 6755 set && ln -s {target} link && ln -s {target}/kept file \
          && ln -s / root && ln -s ../conf conf && mkdir 'odd\nname' && touch -- '-rf' && mkdir closed && touch closed/x \
          && i=0 && while [ $i -lt 60 ]; do mkdir d && cd d && i=$((i+1)); done; chmod 000 /data/closed; echo planted"
     );

@@ -97,7 +97,7 @@ pub(super) fn arguments(inside: &Inside, outside: &Outside, fds: &Descriptors, l
 /// The same for every run: paths and descriptors are placeholders.
 pub(super) fn template(limits: &Limits) -> String {
     let outside = Outside { program: "PROGRAM".into(), passwd: "RUN/etc/passwd".into(), group: "RUN/etc/group".into() };
-    let fds = Descriptors { seccomp: ["REFUSED".into(), "ABSENT".into()], info: "INFO".into() };
+    let fds = Descriptors { seccomp: ["LISTED".into(), "ABSENT".into()], info: "INFO".into() };
     let database = Inside::Database {
         data: "RUN/data".into(),
         conf: "RUN/conf".into(),
@@ -105,7 +105,7 @@ pub(super) fn template(limits: &Limits) -> String {
         programs: None,
     };
     let agent = Inside::Agent { socket: "RUN/socket/db.sock".into() };
-    let mut text = String::from("local isolation 1\n");
+    let mut text = String::from("local isolation 2\n");
     for (name, inside) in [("database", database), ("agent", agent)] {
         text.push_str(name);
         text.push_str(": bwrap");
@@ -148,7 +148,9 @@ mod tests {
         let limits = Limits { memory: None, disk: None, processes: 200, enforcement: Enforcement::BestEffort };
         let text = template(&limits);
         assert_eq!(text, template(&limits));
-        for needed in ["--unshare-user", "--disable-userns", "--clearenv", "--cap-drop ALL", "ptrace", "clone3"] {
+        for needed in
+            ["--unshare-user", "--disable-userns", "--clearenv", "--cap-drop ALL", "everything else", "clone3"]
+        {
             assert!(text.contains(needed), "{needed}");
         }
         assert!(!text.contains("/proc/self") && !text.contains("/var/"));

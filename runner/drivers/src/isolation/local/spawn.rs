@@ -143,13 +143,13 @@ struct Started {
 
 fn start(launch: Launch) -> Result<Started, Stop> {
     let tried = "starting bubblewrap";
-    let [refused, absent] = seccomp::programs()?;
-    let (refused, absent) = (prefilled(&refused), prefilled(&absent));
-    let (refused, absent) = (refused.or_stop(Reason::Internal, tried)?, absent.or_stop(Reason::Internal, tried)?);
+    let [listed, absent] = seccomp::programs()?;
+    let (listed, absent) = (prefilled(&listed), prefilled(&absent));
+    let (listed, absent) = (listed.or_stop(Reason::Internal, tried)?, absent.or_stop(Reason::Internal, tried)?);
     let (info, info_writer) = pipe().or_stop(Reason::Internal, tried)?;
     let (stderr, stderr_writer) = pipe().or_stop(Reason::Internal, tried)?;
     let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
-    let fds = Descriptors { seccomp: [number(&refused), number(&absent)], info: number(&info_writer) };
+    let fds = Descriptors { seccomp: [number(&listed), number(&absent)], info: number(&info_writer) };
     let arguments = bwrap::arguments(&launch.inside, &launch.outside, &fds, &launch.limits);
     let arguments = prefilled(&joined(arguments)).or_stop(Reason::Internal, tried)?;
 
@@ -164,7 +164,7 @@ fn start(launch: Launch) -> Result<Started, Stop> {
     };
     command.stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr_writer));
     let mut inherit = launch.inherit;
-    inherit.extend([refused, absent, info_writer, arguments]);
+    inherit.extend([listed, absent, info_writer, arguments]);
     let doors = launch.group.doors().or_stop(Reason::SandboxUnfit, "opening the sandbox's cgroup")?;
     before_exec(&mut command, Prepared { uid: launch.uid, doors, rlimits: launch.rlimits, inherit });
     let child = command.spawn().map_err(|error| {
