@@ -230,13 +230,13 @@ async fn acquire_storage(context: &Context<'_>) -> Result<Storage, Stop> {
     let drill = &context.request.drill;
     let isolation = context.ports.isolations.of(&drill.isolation)?;
     let preparing = tokio::time::timeout(drill.deadlines.sandbox, isolation.prepare(&run));
-    let storage = tokio::select! {
-        biased;
-        () = context.cancel.asked() => return Err(interrupted(Phase::Sandbox)),
-        prepared = preparing => prepared.or_stop(Reason::Deadline, "making the run's directory")??,
-    };
+    // Not cut off by a signal: what a thread is making would appear after teardown had looked.
+    let storage = preparing.await.or_stop(Reason::Deadline, "making the run's directory")??;
     let handle = storage.handle.clone();
     context.journal.append(Event::Acquired { resource: Resource::Storage, handle }).await?;
+    if context.cancel.is_asked() {
+        return Err(interrupted(Phase::Sandbox));
+    }
     Ok(storage)
 }
 
