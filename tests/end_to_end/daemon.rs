@@ -138,6 +138,13 @@ fn the_command_line_starts_waits_cancels_and_looks() {
         let refused = muster(&place, &["start", "orders"]).stderr.contains("running already");
         let going = runs(&daemon, "orders").into_iter().find(|run| run["ended"].is_null())?;
         let run = going["run"].as_str()?.to_owned();
+        while !muster(&place, &["report", &run, "--output", "json"])
+            .stdout
+            .replace(": ", ":")
+            .contains("\"phase\":\"restore\"")
+        {
+            runs(&daemon, "orders").into_iter().find(|run| run["ended"].is_null())?;
+        }
         (muster(&place, &["cancel", &run]).code == Some(0) && refused).then_some(run)
     });
     let run = met.expect("a run is met while it goes on");
