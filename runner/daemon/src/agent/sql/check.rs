@@ -87,15 +87,12 @@ async fn serve(opening: Opening, deadline: Instant, mut requests: mpsc::Unbounde
         }
     };
     loop {
-        if matches!(first, Request::Query { .. }) && opening.is_stale(door.role()) && session.is_idle() {
-            match opening.open().await {
-                Ok((new_door, new_session)) => {
-                    door = new_door;
-                    std::mem::replace(&mut session, new_session).close().await;
-                }
-                // The old one may serve a little longer, and the next statement tries again.
-                Err(error) => eprintln!("muster agent: a check keeps its old login: {}", error.message),
-            }
+        if matches!(first, Request::Query { .. })
+            && session.is_idle()
+            && let Err(error) = opening.change_over(&mut door, &mut session).await
+        {
+            // The old one may serve a little longer, and the next statement tries again.
+            eprintln!("muster agent: a check keeps its old login: {}", error.message);
         }
         let key = session.key();
         let guard = Guard { door: &door, key, deadline };

@@ -68,11 +68,6 @@ impl Opening {
         }
     }
 
-    /// A session that was made as somebody else ends with the lease of that one.
-    pub(super) fn is_stale(&self, role: &str) -> bool {
-        self.identity.borrow().role != role
-    }
-
     pub(super) fn snapshot(&self) -> String {
         self.snapshot.borrow().clone()
     }
@@ -89,6 +84,17 @@ impl Opening {
         let name = self.snapshot();
         let (session, _) = in_time(Session::begin(connection, Snapshot::Join(&name))).await?;
         Ok((door, session))
+    }
+
+    /// Goes on with the login that is in force, in the same snapshot: a session that was made as another ends with that one's
+    /// lease. For between two statements, when nothing is open.
+    pub(super) async fn change_over(&self, door: &mut Door, session: &mut Session) -> Result<(), Error> {
+        if self.identity.borrow().role != door.role() {
+            let (new_door, new_session) = self.open().await?;
+            *door = new_door;
+            std::mem::replace(session, new_session).close().await;
+        }
+        Ok(())
     }
 
     pub(super) fn database(&self) -> &str {

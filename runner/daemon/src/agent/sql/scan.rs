@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::database::{Opening, in_time};
 use super::fault::host;
 use super::session::Session;
+use super::tls::Door;
 use super::wire::CopySink;
 
 /// Makes connections that read whole tables.
@@ -23,33 +24,23 @@ impl Scans {
 
     pub(in crate::agent) async fn connect(&self) -> Result<Scan, Error> {
         let (door, session) = self.opening.open().await?;
-        Ok(Scan { opening: self.opening.clone(), role: door.role().to_owned(), session, deadline: self.deadline })
+        Ok(Scan { opening: self.opening.clone(), door, session, deadline: self.deadline })
     }
 }
 
 /// One connection. After an error it is of no use.
 pub(in crate::agent) struct Scan {
     opening: Opening,
-    role: String,
+    door: Door,
     session: Session,
     deadline: Instant,
 }
 
 impl Scan {
-    /// Goes on with the login that is in force; between two statements nothing is lost by it.
-    async fn change_over(&mut self) -> Result<(), Error> {
-        if self.opening.is_stale(&self.role) {
-            let (door, session) = self.opening.open().await?;
-            door.role().clone_into(&mut self.role);
-            std::mem::replace(&mut self.session, session).close().await;
-        }
-        Ok(())
-    }
-
     /// Pieces of a table that can be read side by side.
     pub(in crate::agent) async fn pieces(&mut self, schema: &str, table: &str) -> Result<Vec<PageRange>, Error> {
         const PAGE: u64 = 8192;
-        self.change_over().await?;
+        self.opening.change_over(&mut self.door, &mut self.session).await?;
         let (schema, table) = (escape_literal(schema), escape_literal(table));
         let size = format!(
             "SELECT pg_catalog.pg_relation_size(c.oid) FROM pg_catalog.pg_class c
@@ -68,7 +59,7 @@ WHERE n.nspname OPERATOR(pg_catalog.=) {schema}::pg_catalog.name AND c.relname O
         range: PageRange,
         sink: &mut impl CopySink,
     ) -> Result<(), Error> {
-        self.change_over().await?;
+        self.opening.change_over(&mut self.door, &mut self.session).await?;
         let statement = copy_statement(table.0, table.1, layout, range);
         let reading = self.session.copy(&statement, sink);
         let late = |_| host("the table was not read before the check's time was over");
