@@ -66,3 +66,12 @@ pub struct Lease {
     /// granted.
     pub taken: BTreeMap<String, Vec<Taken>>,
 }
+
+impl Lease {
+    /// The same login with another end.
+    #[must_use]
+    pub fn until(&self, expires_at: jiff::Timestamp) -> Self {
+        let grant = LeaseGrant { expires_at, ..self.grant.clone() };
+        Self { grant, ..self.clone() }
+    }
+}

@@ -105,8 +105,7 @@ impl Credentials for FakeCredentials {
 
     async fn renew(&self, request: &LeaseRequest, lease: &Lease, _inside: Inside<'_>) -> Result<Lease, Stop> {
         self.step("renew")?;
-        let grant = LeaseGrant { expires_at: end_of_lease(request), ..lease.grant.clone() };
-        Ok(Lease { grant, ..lease.clone() })
+        Ok(lease.until(end_of_lease(request)))
     }
 
     async fn revoke(

@@ -65,8 +65,7 @@ impl Credentials for Embedded {
         self.guards.extend(&role, expires_at)?;
         let statement = format!("ALTER ROLE {} VALID UNTIL {}", identifier(&role), literal(&expires_at.to_string()));
         admin(inside.server, "renewing the lease", &statement).await?;
-        let grant = LeaseGrant { expires_at, ..lease.grant.clone() };
-        Ok(Lease { grant, ..lease.clone() })
+        Ok(lease.until(expires_at))
     }
 
     async fn revoke(

@@ -159,8 +159,7 @@ impl Credentials for VaultCredentials {
             return self.open(request, inside.server, made, before).await;
         }
         self.guards.extend(&current.role, expires_at)?;
-        let grant = LeaseGrant { expires_at, ..lease.grant.clone() };
-        Ok(Lease { grant, ..lease.clone() })
+        Ok(lease.until(expires_at))
     }
 
     async fn revoke(
