@@ -51,6 +51,8 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
 	@cargo build --locked --release --package muster --example many_drills >&2
 	@MANY_DRILLS="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/many_drills)" scripts/bench-daemon
+	@tests/services/vault/build >&2
+	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" scripts/bench-vault
 
 cluster: setup ## a real Kubernetes node, as root; its kubeconfig (tests/services/cluster/down ends it)
 	@tests/services/cluster/up

@@ -94,16 +94,26 @@ impl Vault {
         if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { String::new() }
     }
 
+    #[track_caller]
     pub fn assert_nothing_left(&self) {
+        self.assert_no_lease_left();
+        assert_eq!(self.list("sys/leases/lookup/auth/approle/login"), "", "a token of muster's is left");
+    }
+
+    /// Asserted of each Vault when it ends, too.
+    #[track_caller]
+    pub fn assert_no_lease_left(&self) {
         for path in ["sys/leases/lookup/database/creds", "database/roles", "database/config"] {
             assert_eq!(self.list(path), "", "{path}");
         }
-        assert_eq!(self.list("sys/leases/lookup/auth/approle/login"), "", "a token of muster's is left");
     }
 }
 
 impl Drop for Vault {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_no_lease_left();
+        }
         drop(self.up.stdin.take());
         let ended = self.up.wait();
         assert!(ended.is_ok_and(|status| status.success()) || std::thread::panicking(), "Vault did not stop");

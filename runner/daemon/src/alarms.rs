@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drill::id::{DrillName, RunId};
-use drill::ledger::Trigger;
+use drill::ledger::{State, Trigger};
 use drill::port::{Alert, Outbox};
 use drill::stop::Stop;
-use drill::verdict::{Leftovers, Reason, Verdict};
+use drill::verdict::{Reason, Verdict};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -167,9 +167,7 @@ impl Alarms {
             if summary.reason == Reason::Proven {
                 self.resolve(kind::SELF_TEST_PASSED, &format!("{drill}: {damage}")).await;
             }
-            if ended.leftovers == Leftovers::Some {
-                self.leftovers(drill, &run).await;
-            }
+            self.leftovers(&ended.state).await;
             return true;
         }
         let of_run = |kind| {
@@ -187,14 +185,14 @@ impl Alarms {
             }
             Verdict::Inconclusive => drop(self.raise(of_run(kind::DRILL_INCONCLUSIVE)).await),
         }
-        if ended.leftovers == Leftovers::Some {
-            self.leftovers(drill, &run).await;
-        }
+        self.leftovers(&ended.state).await;
         true
     }
 
-    pub async fn leftovers(&self, drill: &DrillName, run: &RunId) {
-        let message = format!("{run} could not remove all that it made");
+    async fn leftovers(&self, state: &State) {
+        let Some(owed) = state.what_is_owed() else { return };
+        let (drill, run) = (&state.started.drill, &state.started.run);
+        let message = format!("{run} could not remove all that it made: {owed}");
         let advice = format!("muster tries again; `muster report {run}` says what is left and why");
         let raised =
             alert(kind::LEFTOVERS, run.as_str(), Some(drill.clone()), Some(run.clone()), &message, Some(&advice));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drill::config::Retention;
 use drill::id::RunId;
-use drill::ledger::{Event, Held, Owner, Stamped, State};
+use drill::ledger::{Event, Owner, Stamped, State};
 use drill::port::{Alert, Store};
 use drill::stop::Stop;
 use drill::unit;
@@ -149,15 +149,9 @@ impl Reconciler {
     }
 
     async fn why(&self, run: &RunId) -> String {
-        let unknown = || "the ledger does not say why".to_owned();
-        let Ok(events) = self.ports.store.events(run).await else { return unknown() };
-        let Ok(state) = State::replay(&events) else { return unknown() };
-        let owed = state.held.iter().filter_map(|(resource, held)| match held {
-            Held::Owed { stop, .. } => Some(format!("{resource}: {}", stop.message)),
-            Held::Intended | Held::Acquired { .. } => Some(format!("{resource}: not tried yet")),
-            Held::Released { .. } => None,
-        });
-        owed.collect::<Vec<_>>().join("; ")
+        let events = self.ports.store.events(run).await.unwrap_or_default();
+        let owed = State::replay(&events).ok().and_then(|state| state.what_is_owed());
+        owed.unwrap_or_else(|| "the ledger does not say why".to_owned())
     }
 
     fn wait(&mut self, run: &RunId, now: Timestamp) -> Duration {

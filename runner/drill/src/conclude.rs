@@ -105,6 +105,8 @@ fn troubles(state: &State) -> Vec<Stop> {
     }
     stops.extend(state.checks.iter().filter_map(inconclusive_check));
     stops.extend(unheard_checks(state));
+    // Seen open after the checks, or the phase that saw it has stopped already.
+    stops.extend(state.isolation.as_ref().and_then(|isolation| isolation.judge().err()));
     stops
 }
 
@@ -205,6 +207,7 @@ fn milliseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::ledger::{Artifact, Event, Owner, Plugin, RunStarted, Stamped, Vouched};
+    use crate::proof::{Expected, IsolationProof, Probe};
     use crate::spec::Objectives;
 
     fn state(events: &[Event]) -> State {
@@ -308,6 +311,30 @@ mod tests {
         assert_eq!(summary.reason, Reason::Proven);
         assert_eq!(summary.recovery_time_milliseconds, Some(29_000));
         assert_eq!(summary.boundary_overhead_milliseconds, Some(3_000));
+    }
+
+    /// Nothing stopped, and a backup that failed stays failed.
+    #[test]
+    fn what_is_seen_open_after_the_checks_is_no_pass() {
+        let probe = |name: &str, expected, observed| Probe {
+            name: name.to_owned(),
+            expected,
+            observed,
+            detail: "answered".to_owned(),
+        };
+        let proof = IsolationProof {
+            probes: vec![
+                probe("TCP to the runner (after the lease was revoked)", Expected::Closed, Expected::Open),
+                probe("control", Expected::Open, Expected::Open),
+            ],
+        };
+        let mut events = whole(20);
+        events.push(Event::Isolation(proof));
+        let summary = conclude(&state(&events));
+        assert_eq!((summary.verdict, summary.reason), (Verdict::Inconclusive, Reason::IsolationUnproven));
+        assert!(summary.message.contains("after the lease was revoked"), "{}", summary.message);
+        events.push(finding(Severity::Failure));
+        assert_eq!(conclude(&state(&events)).reason, Reason::CheckFailed);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use drill::ledger::{
     RunStarted, Stamped, State, Summary, Trigger, plan_teardown,
 };
 use drill::phase::Phase;
-use drill::proof::{IsolationProof, LeaseProof, ReleaseProof};
+use drill::proof::{IsolationProof, LeaseProof, ReleaseProof, StoredLease};
 use drill::spec::{Fidelity, Objectives, Place};
 use drill::stop::Stop;
 use drill::verdict::{Leftovers, Reason, Verdict};
@@ -384,6 +384,34 @@ proptest! {
         let state = replay(&events);
         prop_assert_eq!(state.held[&resource].handle(), None);
     }
+}
+
+/// By the names that a secret store knows, so that somebody can look there.
+#[test]
+fn what_is_owed_is_told_with_why() {
+    let lent = |id: &str| StoredLease {
+        id: id.to_owned(),
+        role: "muster-orders".to_owned(),
+        issued_at: jiff::Timestamp::UNIX_EPOCH,
+        ttl: Duration::from_mins(15),
+    };
+    let proof = LeaseProof {
+        role: "muster-orders".to_owned(),
+        ttl: Duration::from_mins(15),
+        attempts: Vec::new(),
+        leases: vec![lent("database/creds/muster-orders/VfLq"), lent("database/creds/muster-orders/a9Zk")],
+    };
+    let mut events = vec![
+        Event::Intended { resource: Resource::Storage },
+        Event::Intended { resource: Resource::Lease },
+        Event::Lease(proof),
+        Event::ReleaseFailed { resource: Resource::Lease, stop: Stop::internal("Vault: it is sealed") },
+    ];
+    let ids = "database/creds/muster-orders/VfLq, database/creds/muster-orders/a9Zk";
+    let told = format!("storage: not tried yet; lease ({ids}): Vault: it is sealed");
+    assert_eq!(replay(&events).what_is_owed(), Some(told));
+    events.extend([released(Resource::Lease), released(Resource::Storage)]);
+    assert_eq!(replay(&events).what_is_owed(), None);
 }
 
 /// Each kind of refusal, and the words for it.

@@ -26,7 +26,10 @@ pub type CredentialsFor = Arc<dyn Fn(&spec::Credentials) -> Result<Arc<dyn Crede
 
 /// A secret store that answers slowly, and a database that must be seen dead before the store may be forced.
 const REVOKE: Duration = Duration::from_secs(90);
+const COOL_DOWN: Duration = Duration::from_secs(10);
+const PROVE_AT_THE_END: Duration = Duration::from_secs(20);
 const AFTER_DOORWAY: &str = "(after the doorway was closed)";
+const AFTER_REVOCATION: &str = "(after the lease was revoked)";
 
 /// What can be found out while the backup is still being restored.
 #[derive(Clone)]
@@ -138,11 +141,30 @@ async fn tell(context: &Context<'_>, lease: &Lease) -> Result<(), Stop> {
 async fn prove_again(context: &Context<'_>, server: &dyn Server) -> Result<(), Stop> {
     let sandbox = context.live.parts().sandbox.clone();
     let sandbox = sandbox.ok_or_else(|| Stop::internal("the probe has no sandbox to prove"))?;
-    let (inside, database) = tokio::try_join!(sandbox.probe(), server.probe())?;
-    let again = |probe: Probe| Probe { name: format!("{} {AFTER_DOORWAY}", probe.name), ..probe };
-    let proof = IsolationProof { probes: inside.into_iter().chain(database).map(again).collect() };
+    let proof = probe_again(Inside { server, sandbox: sandbox.as_ref() }, AFTER_DOORWAY).await?;
     context.journal.append(Event::Isolation(proof.clone())).await?;
     proof.judge()
+}
+
+async fn probe_again(inside: Inside<'_>, when: &str) -> Result<IsolationProof, Stop> {
+    let (sandbox, database) = tokio::try_join!(inside.sandbox.probe(), inside.server.probe())?;
+    let again = |probe: Probe| Probe { name: format!("{} {when}", probe.name), ..probe };
+    Ok(IsolationProof { probes: sandbox.into_iter().chain(database).map(again).collect() })
+}
+
+/// The last doorway was closed; the database goes next. What is seen open decides the verdict, like what was seen before the
+/// checks; that nobody could look any more is told.
+async fn prove_at_the_end(journal: &Journal, inside: Inside<'_>) {
+    let proof = timeout(PROVE_AT_THE_END, probe_again(inside, AFTER_REVOCATION)).await;
+    let recorded = match proof.or_stop(Reason::IsolationUnproven, "proving the isolation again") {
+        Ok(Ok(proof)) => journal.append(Event::Isolation(proof)).await,
+        Ok(Err(stop)) | Err(stop) => {
+            let message = format!("not seen again {AFTER_REVOCATION}: {}", stop.message);
+            journal.warn("teardown", "isolation", message).await
+        }
+    };
+    // A ledger that cannot be written is met by the release's own record next.
+    let _ = recorded;
 }
 
 /// Called when two thirds of the lease's life are over.
@@ -185,7 +207,7 @@ pub(super) async fn revoke(ports: &Ports, journal: &Journal, live: &mut LivePart
     };
     let credentials = match &live.credentials {
         Some(credentials) => Arc::clone(credentials),
-        None => (ports.credentials)(&asked(journal))?,
+        None => Arc::clone(live.credentials.insert((ports.credentials)(&asked(journal))?)),
     };
     let request = live.lease_request.clone().unwrap_or_else(|| LeaseRequest {
         run: journal.run(),
@@ -193,8 +215,23 @@ pub(super) async fn revoke(ports: &Ports, journal: &Journal, live: &mut LivePart
         ttl: Duration::ZERO,
         not_after: jiff::Timestamp::now(),
     });
-    let revoked = timeout(REVOKE, credentials.revoke(&request, live.lease.as_ref(), inside));
-    revoked.await.or_stop(Reason::Credentials, "revoking the lease")?
+    let revoked = timeout(REVOKE, credentials.revoke(&request, live.lease.as_ref(), inside)).await;
+    if let Some(inside) = inside
+        && credentials.opens_doorway()
+    {
+        prove_at_the_end(journal, inside).await;
+    }
+    revoked.or_stop(Reason::Credentials, "revoking the lease")?
+}
+
+/// When nothing more is asked of whoever made the login.
+pub(super) async fn cool_down(journal: &Journal, live: &mut LiveParts) {
+    let Some(credentials) = live.credentials.take() else { return };
+    if let Some(mut warm_up) = live.warm_up.take() {
+        // A login whose answer nobody waits for would leave what it got.
+        let _ = timeout(COOL_DOWN, warm_up.done()).await;
+    }
+    let _ = timeout(COOL_DOWN, credentials.cool_down(&journal.run())).await;
 }
 
 fn asked(journal: &Journal) -> spec::Credentials {

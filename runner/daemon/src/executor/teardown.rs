@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Ports;
 use super::journal::Journal;
-use super::lease::revoke;
+use super::lease::{cool_down, revoke};
 use super::phases::{Live, LiveParts};
 
 /// Takes down what the ledger shows as owed. Has a budget of its own; never fails: what remains stays owed, and says why.
@@ -44,6 +44,8 @@ async fn release_all(ports: &Ports, journal: &Journal, mut live: LiveParts, begu
         }
         database = Database::Gone;
     }
+    // See `release`: a panic here would take the rest of the run's end with it.
+    let _ = AssertUnwindSafe(cool_down(journal, &mut live)).catch_unwind().await;
 }
 
 async fn release(ports: &Ports, journal: &Journal, live: &mut LiveParts, resource: Resource, budget: Duration) {

@@ -129,6 +129,23 @@ impl State {
         self.held.values().any(Held::is_owed)
     }
 
+    /// What may still exist, for people: why it could not be released, and by which names a secret store knows the leases.
+    pub fn what_is_owed(&self) -> Option<String> {
+        let owed = self.held.iter().filter_map(|(resource, held)| {
+            let why = match held {
+                Held::Owed { stop, .. } => stop.message.as_str(),
+                Held::Intended | Held::Acquired { .. } => "not tried yet",
+                Held::Released { .. } => return None,
+            };
+            let leases = self.lease.as_ref().filter(|_| *resource == Resource::Lease).map_or(&[][..], |of| &of.leases);
+            let ids: Vec<&str> = leases.iter().map(|lease| lease.id.as_str()).collect();
+            let ids = if ids.is_empty() { String::new() } else { format!(" ({})", ids.join(", ")) };
+            Some(format!("{resource}{ids}: {why}"))
+        });
+        let owed: Vec<String> = owed.collect();
+        (!owed.is_empty()).then(|| owed.join("; "))
+    }
+
     pub fn leftovers(&self) -> Leftovers {
         if self.owes() { Leftovers::Some } else { Leftovers::None }
     }

@@ -26,8 +26,8 @@ pub trait Credentials: Send + Sync {
     /// Closes what a reader must not reach, makes the role, and tries what it must not be able to do.
     async fn issue(&self, request: &LeaseRequest, inside: Inside<'_>) -> Result<Lease, Stop>;
 
-    /// The same login with a new end, never beyond `request.not_after`; or another login, proven like the first. What the first
-    /// one has open may go on until its own end.
+    /// The same login with a new end, never beyond `request.not_after`, and a new certificate; or another login, proven like the
+    /// first. What the first one has open may go on until its own end.
     async fn renew(&self, request: &LeaseRequest, lease: &Lease, inside: Inside<'_>) -> Result<Lease, Stop>;
 
     /// Ends its sessions, removes the role and sees its login refused. A role that is not there is success. `lease` is None
@@ -38,6 +38,10 @@ pub trait Credentials: Send + Sync {
         lease: Option<&Lease>,
         inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop>;
+
+    /// Gives back what was got for asking, at the end of each run: also of one that came to no lease. Harmless when repeated; what
+    /// cannot be given back ends by itself.
+    async fn cool_down(&self, run: &RunId);
 }
 
 /// The database that a lease is for, and the sandbox that it is in.
@@ -70,8 +74,7 @@ pub struct Lease {
 impl Lease {
     /// The same login with another end.
     #[must_use]
-    pub fn until(&self, expires_at: jiff::Timestamp) -> Self {
-        let grant = LeaseGrant { expires_at, ..self.grant.clone() };
+    pub fn renewed(&self, grant: LeaseGrant) -> Self {
         Self { grant, ..self.clone() }
     }
 }

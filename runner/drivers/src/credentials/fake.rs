@@ -103,9 +103,11 @@ impl Credentials for FakeCredentials {
         })
     }
 
-    async fn renew(&self, request: &LeaseRequest, lease: &Lease, _inside: Inside<'_>) -> Result<Lease, Stop> {
+    async fn renew(&self, request: &LeaseRequest, lease: &Lease, inside: Inside<'_>) -> Result<Lease, Stop> {
         self.step("renew")?;
-        Ok(lease.until(end_of_lease(request)))
+        let expires_at = end_of_lease(request);
+        let identity = inside.server.identity(&lease.proof.role, request.ttl)?;
+        Ok(lease.renewed(LeaseGrant { identity, expires_at }))
     }
 
     async fn revoke(
@@ -126,6 +128,10 @@ impl Credentials for FakeCredentials {
             Ok(_) => Err(Stop::new(Reason::Credentials, "the login still works after its revocation")),
             Err(error) => Ok(ReleaseProof::of(format!("login refused with {}", error.sqlstate.unwrap_or_default()))),
         }
+    }
+
+    async fn cool_down(&self, _run: &RunId) {
+        (self.hook)("credentials.cool_down");
     }
 }
 

@@ -15,8 +15,9 @@ pub(crate) async fn credentials_contract(credentials: &dyn Credentials, inside: 
     let database = &request.databases[0];
     inside.server.login(&lease.grant.identity, database).await.map(drop).expect("the lease logs in");
 
-    let renewed = credentials.renew(request, &lease, inside).await.expect("renewed").grant.expires_at;
-    assert!(renewed >= lease.grant.expires_at && renewed <= request.not_after);
+    let renewed = credentials.renew(request, &lease, inside).await.expect("renewed").grant;
+    assert!(renewed.expires_at >= lease.grant.expires_at && renewed.expires_at <= request.not_after);
+    inside.server.login(&renewed.identity, database).await.map(drop).expect("by the certificate that came with it");
     let late = LeaseRequest { ttl: Duration::from_hours(1_000), ..request.clone() };
     let renewed = credentials.renew(&late, &lease, inside).await.expect("renewed").grant.expires_at;
     assert_eq!(renewed, request.not_after, "never beyond the run");
@@ -32,6 +33,8 @@ pub(crate) async fn credentials_contract(credentials: &dyn Credentials, inside: 
     credentials.revoke(request, None, Some(inside)).await.expect("revoked by name");
     // And where the database went with its sandbox, nothing is owed.
     credentials.revoke(request, None, None).await.expect("gone with its database");
+    credentials.cool_down(&request.run).await;
+    credentials.cool_down(&request.run).await;
 }
 
 async fn nothing_to_revoke_is_success(credentials: &dyn Credentials, inside: Inside<'_>, request: &LeaseRequest) {

@@ -1,3 +1,5 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +157,10 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     let lease = embedded.issue(&request, running.inside()).await.expect("a lease");
     let session = server.login(&lease.grant.identity, "postgres").await.expect("it logs in");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    embedded.renew(&request, &lease, running.inside()).await.expect("renewed");
+    let renewed = embedded.renew(&request, &lease, running.inside()).await.expect("renewed");
+    let certificates = [&lease, &renewed].map(|lease| lease.grant.identity.certificate.as_str());
+    assert_ne!(certificates[0], certificates[1], "a certificate of its own");
+    assert!(certificates.iter().all(|pem| ends_within(pem, 90)), "it ends with its lease, not with the run");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     session.run("SELECT 1").await.expect("renewed: it lives");
     tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -166,6 +171,16 @@ async fn a_lease_that_is_not_renewed_ends_by_itself_and_one_that_is_lives_on() {
     embedded.revoke(&request, Some(&lease), Some(running.inside())).await.expect("revoked");
     drop(server);
     running.end().await;
+}
+
+/// By openssl's own reading of the certificate.
+fn ends_within(pem: &str, seconds: u32) -> bool {
+    let seconds = seconds.to_string();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-noout", "-checkend", &seconds]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut openssl = openssl.spawn().expect("openssl is there");
+    openssl.stdin.take().expect("piped").write_all(pem.as_bytes()).expect("it reads");
+    !openssl.wait().expect("it is ours").success()
 }
 
 /// Whoever comes through it meets the server's demand for a certificate, and is out when it is closed.

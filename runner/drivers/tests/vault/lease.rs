@@ -25,7 +25,7 @@ async fn vault_keeps_the_contract_and_leaves_nothing() {
     let (place, running) = (Place::new().await, database().await);
     let (vault, request, server) = (place.credentials(), request("real"), running.server.as_ref());
     credentials_contract(&vault, running.inside(), &request).await;
-    place.assert_clean().await;
+    place.assert_clean_after(&[], &request.run).await;
 
     let lease = vault.issue(&request, running.inside()).await.expect("a lease");
     assert!(lease.proof.attempts.len() > 20, "{:?}", lease.proof.attempts);
@@ -42,7 +42,7 @@ async fn vault_keeps_the_contract_and_leaves_nothing() {
     assert!(proof.observed.contains(&format!("lease {} revoked", stored.id)), "{proof:?}");
     assert!(session.run("SELECT 1").await.is_err(), "its session ended with it");
     assert_eq!(ask(server, "postgres", MUSTERS_ROLES).await, "0");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &request.run).await;
     running.end().await;
 }
 
@@ -67,7 +67,7 @@ async fn a_lease_that_may_not_live_longer_is_replaced_without_ending_what_runs()
     vault.revoke(&request, Some(&second), Some(running.inside())).await.expect("both are revoked");
     assert!(session.run("SELECT 1").await.is_err());
     assert_eq!(ask(running.server.as_ref(), "postgres", MUSTERS_ROLES).await, "0");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &request.run).await;
     running.end().await;
 }
 
@@ -86,6 +86,6 @@ async fn a_lease_that_vault_gave_up_is_replaced() {
     vault.revoke(&request, Some(&second), Some(running.inside())).await.expect("revoked");
     assert!(Resource::lease_role(&request.run).len() < 60);
     assert_eq!(ask(running.server.as_ref(), "postgres", MUSTERS_ROLES).await, "0");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &request.run).await;
     running.end().await;
 }

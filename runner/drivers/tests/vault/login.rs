@@ -16,6 +16,8 @@ pub(super) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(a_token_is_read_again_when_its_file_changes),
         test!(a_client_certificate_logs_in),
         test!(what_is_wrong_with_a_login_is_said),
+        test!(a_token_is_given_back_also_where_no_lease_came_of_it),
+        test!(a_token_is_renewed_before_it_ends),
     ]
 }
 
@@ -41,8 +43,7 @@ async fn each_line_of_the_policy_is_needed_and_its_lack_is_named() {
         assert!(stop.message.contains(&format!("lacks {word} on")), "without `{word}`: {stop}");
     }
     place.set_policy(&policy).await;
-    vault.revoke(&request("poli"), None, None).await.expect("nothing to revoke");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &run).await;
 }
 
 async fn a_mount_that_is_no_database_engine_is_named() {
@@ -57,8 +58,7 @@ async fn a_mount_that_is_no_database_engine_is_named() {
     assert!(stop.advice.is_some_and(|advice| advice.starts_with("vault secrets enable -path=")));
     place.vault.ok(Method::DELETE, &mount, None).await;
     place.vault.ok(Method::POST, &mount, Some(json!({ "type": "database" }))).await;
-    vault.revoke(&request, None, None).await.expect("nothing to revoke");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &request.run).await;
 }
 
 async fn a_token_is_read_again_when_its_file_changes() {
@@ -72,6 +72,10 @@ async fn a_token_is_read_again_when_its_file_changes() {
     let file = place.put("token", &first);
     let vault = credentials_of(Vault { auth: VaultAuth::Token { file }, ..place.config() });
     vault.warm_up(&request.run).await.expect("a token with a newline at its end");
+    let found = place.token().await.expect("it is there");
+    assert!(found["last_renewal_time"].is_number(), "what is left of its life is known from a renewal");
+    vault.cool_down(&request.run).await;
+    assert!(place.token().await.is_some(), "it is somebody else's, and stays");
     let second = token().await;
     place.put("token", &second);
     place.vault.ok(Method::POST, "auth/token/revoke", Some(json!({ "token": first }))).await;
@@ -98,8 +102,7 @@ async fn a_client_certificate_logs_in() {
     let auth = VaultAuth::Certificate { mount: "cert".to_owned(), role: Some(place.name.clone()), certificate, key };
     let vault = credentials_of(Vault { auth, ..place.config() });
     vault.warm_up(&request.run).await.expect("it logs in");
-    vault.revoke(&request, None, None).await.expect("nothing to revoke, and the token is given back");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault], &request.run).await;
 }
 
 async fn what_is_wrong_with_a_login_is_said() {
@@ -128,4 +131,37 @@ async fn what_is_wrong_with_a_login_is_said() {
     let ca = place.put("stranger.pem", &stranger.cert.pem());
     let message = said(Vault { ca, ..right.clone() }).await;
     assert!(message.contains("it cannot be reached"), "{message}");
+}
+
+/// As when a run stops while it restores.
+async fn a_token_is_given_back_also_where_no_lease_came_of_it() {
+    let (place, first, second) = (Place::new().await, request("frst").run, request("scnd").run);
+    let vault = place.credentials();
+    assert_eq!(place.tokens().await.len(), 1, "root's own");
+    vault.warm_up(&first).await.expect("warm");
+    vault.warm_up(&second).await.expect("warm");
+    assert_eq!(place.tokens().await.len(), 2);
+    vault.cool_down(&first).await;
+    assert_eq!(place.tokens().await.len(), 2, "another run still needs it");
+    vault.cool_down(&second).await;
+    assert_eq!(place.tokens().await.len(), 1, "given back");
+    vault.cool_down(&second).await;
+}
+
+async fn a_token_is_renewed_before_it_ends() {
+    let (place, run) = (Place::new().await, request("rene").run);
+    let role = format!("auth/approle/role/{}", place.name);
+    place.vault.ok(Method::POST, &role, Some(json!({ "token_period": "5s" }))).await;
+    let vault = place.credentials();
+    let renewed = async {
+        loop {
+            vault.warm_up(&run).await.expect("warm");
+            if place.token().await.is_some_and(|token| token["last_renewal_time"].is_number()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), renewed).await.expect("it is renewed");
+    place.assert_clean_after(&[&vault], &run).await;
 }

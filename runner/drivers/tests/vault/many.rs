@@ -17,33 +17,49 @@ pub(super) fn tests() -> Vec<(&'static str, TestFn)> {
 
 async fn many_leases_in_a_row_and_at_once_leave_nothing() {
     let asked = std::env::var("MUSTER_BENCH_LEASES").ok();
-    let mut counts = asked.as_deref().unwrap_or("3,2").split(',').map(|count| count.parse().expect("two numbers"));
+    let mut counts = asked.as_deref().unwrap_or("4,2").split(',').map(|count| count.parse().expect("two numbers"));
     let (in_a_row, at_once): (u32, u32) = (counts.next().expect("two"), counts.next().expect("two"));
     let place = Place::new().await;
     let vault = place.credentials();
     let mut databases = vec![database().await];
-    let before = resident();
-    let (mut issued, mut revoked) = (Vec::new(), Vec::new());
-    for _ in 0..in_a_row {
-        let (issue, revoke) = lease_once(&vault, &request("rows"), &databases[0]).await;
-        issued.push(issue);
+    let (mut cold, mut warm, mut revoked) = (Vec::new(), Vec::new(), Vec::new());
+    let (row, mut sizes) = (request("rows"), Vec::new());
+    for nth in 0..in_a_row {
+        let is_warm = nth % 2 == 1;
+        if is_warm {
+            vault.warm_up(&row.run).await.expect("warm");
+        }
+        let (issue, revoke) = lease_once(&vault, &row, &databases[0]).await;
+        if is_warm { &mut warm } else { &mut cold }.push(issue);
         revoked.push(revoke);
+        vault.cool_down(&row.run).await;
+        sizes.push(resident());
     }
-    place.assert_clean().await;
-    let grown = resident().saturating_sub(before);
+    place.assert_clean_after(&[], &row.run).await;
+    assert_eq!(connections(&databases[0]).await, 0, "no session of Vault's or of a lease is left");
     while databases.len() < at_once as usize {
         databases.push(database().await);
     }
     let began = Instant::now();
     let requests: Vec<LeaseRequest> = (0..at_once).map(|n| request(&format!("n{n:03}"))).collect();
-    let all = requests.iter().zip(&databases).map(|(request, database)| lease_once(&vault, request, database));
+    let all = requests.iter().zip(&databases).map(async |(request, database)| {
+        let took = lease_once(&vault, request, database).await;
+        vault.cool_down(&request.run).await;
+        took
+    });
     futures_util::future::join_all(all).await;
     let whole = began.elapsed();
-    place.assert_clean().await;
+    place.assert_clean_after(&[], &row.run).await;
+    for database in &databases {
+        assert_eq!(connections(database).await, 0);
+    }
     if asked.is_some() {
-        eprintln!("issue {}; revoke {}; {in_a_row} in a row, grown by {grown} KiB", told(issued), told(revoked));
+        let tenth = sizes[sizes.len() / 10];
+        let last = sizes[sizes.len() - 1];
+        eprintln!("issue, warm {}; issue, cold {}; revoke {}", told(warm), told(cold), told(revoked));
+        eprintln!("{in_a_row} in a row: resident {tenth} KiB after a tenth of them, {last} KiB after all");
         eprintln!("{at_once} at once: {:.1} s", whole.as_secs_f64());
-        by_hand(&place, &databases[0], in_a_row).await;
+        by_hand(&place, &databases[0], in_a_row.min(60)).await;
     }
     for database in databases {
         database.end().await;
@@ -61,6 +77,12 @@ async fn lease_once(
     let began = Instant::now();
     vault.revoke(request, Some(&lease), Some(database.inside())).await.expect("revoked");
     (issued, began.elapsed())
+}
+
+/// Of others than muster itself.
+async fn connections(database: &Running) -> usize {
+    let sessions = "SELECT usename FROM pg_catalog.pg_stat_activity WHERE usename <> 'muster_sandbox'";
+    database.inside().server.admin("template1", sessions).await.expect("asked").len()
 }
 
 /// What `vault read` and `vault lease revoke` take, with a connection that somebody set up before.

@@ -3,6 +3,7 @@ mod faults;
 mod lease;
 mod login;
 mod many;
+mod namespace;
 mod network;
 mod place;
 mod server;
@@ -19,7 +20,7 @@ use crate::{Running, TestFn, restored};
 pub(crate) use server::end;
 
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
-    [login::tests(), lease::tests(), faults::tests(), network::tests(), many::tests()].concat()
+    [login::tests(), namespace::tests(), lease::tests(), faults::tests(), network::tests(), many::tests()].concat()
 }
 
 async fn database() -> Running {

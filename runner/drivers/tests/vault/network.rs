@@ -5,6 +5,7 @@ use drill::port::Credentials as _;
 use drill::spec::Vault;
 use serde_json::json;
 
+use super::faults::Held;
 use super::place::{Place, credentials_of};
 use super::server::Proxy;
 use super::{database, request};
@@ -13,6 +14,7 @@ use crate::{TestFn, test};
 pub(super) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(a_lease_whose_id_was_never_heard_is_found_and_revoked),
+        test!(a_slow_vault_revokes_all_the_same),
         test!(a_line_that_says_nothing_any_more_is_given_up),
     ]
 }
@@ -54,20 +56,28 @@ async fn a_lease_whose_id_was_never_heard_is_found_and_revoked() {
     let proof = another.revoke(&request, None, Some(running.inside())).await.expect("the run's name is enough");
     assert!(proof.observed[0].ends_with("revoked") && proof.observed[1] == "login refused with 28000", "{proof:?}");
     vault.revoke(&request, None, Some(running.inside())).await.expect("nothing is left");
-    place.assert_clean().await;
+    place.assert_clean_after(&[&vault, &another], &request.run).await;
     running.end().await;
+}
+
+/// Slow is no trouble.
+async fn a_slow_vault_revokes_all_the_same() {
+    let (place, proxy, config) = behind_a_proxy().await;
+    let held = Held::by(place, config, "slow").await;
+    proxy.toxic("latency", "downstream", json!({ "latency": 900, "jitter": 300 })).await;
+    let revoked = held.vault.revoke(&held.request, Some(&held.lease), Some(held.running.inside())).await;
+    assert!(revoked.expect("revoked").observed[0].ends_with(" revoked"));
+    held.end().await;
 }
 
 /// Half-open: the connection stands, and nothing comes. Bounded by the time that all tries may take.
 async fn a_line_that_says_nothing_any_more_is_given_up() {
     let (place, proxy, config) = behind_a_proxy().await;
-    let (vault, request) = (credentials_of(config), request("half"));
-    vault.warm_up(&request.run).await.expect("warm");
+    let held = Held::by(place, config, "half").await;
     proxy.toxic("timeout", "downstream", json!({ "timeout": 0 })).await;
-    let stop = vault.warm_up(&request.run).await.expect_err("nothing comes");
+    let stop = held.owed("timeout").await;
     assert!(stop.message.contains("it did not answer in time"), "{stop}");
-    assert_eq!(stop.cause.as_deref(), Some("timeout"));
     proxy.heal("timeout").await;
-    vault.revoke(&request, None, None).await.expect("it answers again");
-    place.assert_clean().await;
+    held.paid_by_another().await;
+    held.end().await;
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use drill::id::RunId;
+use drill::port::Credentials as _;
 use drill::secret::SecretSource;
 use drill::spec::{Vault, VaultAuth};
 use drivers::credentials::vault::VaultCredentials;
@@ -91,13 +93,33 @@ impl Place {
         self.list(&format!("sys/leases/lookup/{}/creds/{name}/", self.name)).await.len()
     }
 
-    /// No lease, no role, no connection, and no token of the place's login.
-    pub(super) async fn assert_clean(&self) {
+    /// No lease, no role, no connection; and no token of a login, once each of `used` has given its own back.
+    pub(super) async fn assert_clean_after(&self, used: &[&VaultCredentials], run: &RunId) {
+        for credentials in used {
+            credentials.cool_down(run).await;
+        }
         for path in ["config", "roles"] {
             assert_eq!(self.list(&format!("{}/{path}", self.name)).await, Vec::<Value>::new(), "{path}");
         }
-        assert_eq!(self.list(&format!("sys/leases/lookup/{}/creds/", self.name)).await, Vec::<Value>::new());
-        assert_eq!(self.list("sys/leases/lookup/auth/approle/login/").await, Vec::<Value>::new(), "tokens are left");
+        assert_eq!(self.list(&format!("sys/leases/lookup/{}/", self.name)).await, Vec::<Value>::new());
+        assert_eq!(self.tokens().await.len(), 1, "beside root's own, tokens are left");
+    }
+
+    /// What `vault list auth/token/accessors` shows.
+    pub(super) async fn tokens(&self) -> Vec<Value> {
+        self.list("auth/token/accessors").await
+    }
+
+    /// A token beside root's own, where there is one.
+    pub(super) async fn token(&self) -> Option<Value> {
+        for accessor in self.tokens().await {
+            let wanted = json!({ "accessor": accessor });
+            let (status, mut answer) = self.vault.root("POST", "auth/token/lookup-accessor", Some(wanted)).await;
+            if status == 200 && answer["data"]["path"] != "auth/token/root" {
+                return Some(answer["data"].take());
+            }
+        }
+        None
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::database::Opening;
 use super::fault::host;
 use super::session::Session;
-use super::tls::Door;
 
 /// How long a statement may take to end after it was cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -95,7 +94,7 @@ async fn serve(opening: Opening, deadline: Instant, mut requests: mpsc::Unbounde
             eprintln!("muster agent: a check keeps its old login: {}", error.message);
         }
         let key = session.key();
-        let guard = Guard { door: &door, key, deadline };
+        let guard = Guard { opening: &opening, key, deadline };
         let stopped = match first {
             Request::Query { statement, arguments, mut reply } => {
                 let outcome = guard.watch(session.query(&statement, &arguments), reply.closed()).await;
@@ -158,7 +157,7 @@ enum Outcome<T> {
 
 /// What stands beside a statement while it runs.
 struct Guard<'a> {
-    door: &'a Door,
+    opening: &'a Opening,
     key: (i32, i32),
     deadline: Instant,
 }
@@ -176,8 +175,10 @@ impl Guard<'_> {
             () = unwanted => host("the statement was cancelled"),
             () = tokio::time::sleep_until(self.deadline) => host("the statement ran past the time that the check has"),
         };
-        // The server is asked while the answer is still being read: it may be stuck in sending.
-        let _ = tokio::time::timeout(CANCEL_GRACE, async { tokio::join!(self.door.cancel(self.key), work) }).await;
+        // The server is asked while the answer is still being read: it may be stuck in sending. And by the login that is in force:
+        // the certificate that the statement came with may have ended.
+        let cancel = async { self.opening.door()?.cancel(self.key).await };
+        let _ = tokio::time::timeout(CANCEL_GRACE, async { tokio::join!(cancel, work) }).await;
         Outcome::Stopped(why)
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    fn door(&self) -> Result<Door, Error> {
+    /// With the certificate that is in force.
+    pub(super) fn door(&self) -> Result<Door, Error> {
         Door::new(&self.socket, &self.identity.borrow())
     }
 

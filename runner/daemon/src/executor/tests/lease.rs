@@ -60,8 +60,9 @@ async fn isolation_is_proven_again_after_a_doorway() {
     let ended = outside.run().await.expect("it was begun");
     assert_eq!(ended.summary.verdict, Verdict::Passed, "{:?}", ended.summary);
     let probes = ended.state.isolation.expect("it was proven").probes;
-    let (again, before): (Vec<_>, Vec<_>) = probes.iter().partition(|probe| probe.name.contains("after the doorway"));
-    assert!(again.len() >= 2 && before.len() > again.len(), "{probes:?}");
+    let of = |when: &str| probes.iter().filter(|probe| probe.name.contains(when)).count();
+    let (issued, revoked) = (of("(after the doorway was closed)"), of("(after the lease was revoked)"));
+    assert!(issued >= 2 && issued == revoked && probes.len() > issued + revoked, "{probes:?}");
     let steps = outside.world.steps();
     let at = |wanted: &str| steps.iter().rposition(|step| step == wanted).expect("it happened");
     assert!(at("before probe") > at("after close doorway"), "{steps:?}");
@@ -88,6 +89,81 @@ async fn isolation_is_proven_again_after_a_doorway() {
     assert_eq!(ended.summary.reason, Reason::IsolationUnproven, "{:?}", ended.summary);
     assert!(ended.state.phase(Phase::Validate).is_none(), "nothing was checked");
     assert_eq!(outside.world.existing(), []);
+}
+
+/// The checks have passed by then, and the database goes next.
+#[tokio::test]
+async fn a_hole_that_the_last_doorway_leaves_is_no_pass_and_one_that_nobody_could_look_for_is_told() {
+    let mut outside = super::lease::outside();
+    let world = outside.world.clone();
+    outside.credentials = FakeCredentials::new(Arc::new(move |step| {
+        if step == "credentials.revoked" {
+            let open = |name: &str, expected| Probe {
+                name: name.to_owned(),
+                expected,
+                observed: Expected::Open,
+                detail: "fake".to_owned(),
+            };
+            world.answer_probes(vec![open("a way out", Expected::Closed), open("control", Expected::Open)]);
+        }
+    }))
+    .with_doorway();
+    let ended = outside.run().await.expect("it was begun");
+    assert_eq!(ended.summary.reason, Reason::IsolationUnproven, "{:?}", ended.summary);
+    assert!(ended.summary.message.contains("a way out (after the lease was revoked)"), "{}", ended.summary.message);
+    assert_eq!(
+        (ended.leftovers, outside.world.existing()),
+        (Leftovers::None, vec![]),
+        "and it is torn down all the same"
+    );
+
+    let mut outside = super::lease::outside();
+    let world = outside.world.clone();
+    outside.credentials = FakeCredentials::new(Arc::new(move |step| {
+        if step == "credentials.revoked" {
+            world.fail("probe", Stop::internal("the sandbox does not answer"));
+        }
+    }))
+    .with_doorway();
+    let ended = outside.run().await.expect("it was begun");
+    assert_eq!(ended.summary.verdict, Verdict::Passed, "{:?}", ended.summary);
+    let told = ended.state.findings.iter().any(|finding| finding.message.contains("the sandbox does not answer"));
+    assert!(told, "{:?}", ended.state.findings);
+}
+
+/// Also where no lease came of it, and by whoever recovers.
+#[tokio::test]
+async fn what_was_got_for_asking_is_given_back_at_the_end_of_every_run() {
+    let steps = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listening = || {
+        let steps = Arc::clone(&steps);
+        let hear: drivers::credentials::fake::Hook = Arc::new(move |step| steps.lock().unwrap().push(step.to_owned()));
+        FakeCredentials::new(hear).with_doorway()
+    };
+    let heard = || std::mem::take(&mut *steps.lock().unwrap());
+
+    let mut outside = outside();
+    outside.credentials = listening();
+    outside.run().await.expect("it was begun");
+    let whole = heard();
+    assert_eq!(whole.last().map(String::as_str), Some("credentials.cool_down"), "{whole:?}");
+
+    let mut outside = super::lease::outside();
+    outside.credentials = listening();
+    outside.world.fail("prepare", Stop::internal("as the test wants"));
+    outside.run().await.expect("it was begun");
+    assert_eq!(heard(), ["credentials.warm_up", "credentials.cool_down"]);
+
+    let mut outside = super::lease::outside();
+    outside.credentials = listening();
+    for _ in 0..2 {
+        outside.credentials.fail("revoke", refused("the Vault is sealed"));
+    }
+    outside.run().await.expect("it was begun");
+    heard();
+    outside.restart();
+    assert_eq!(outside.recover().await.settled[0].1, Leftovers::None);
+    assert_eq!(heard(), ["credentials.revoke", "credentials.cool_down"]);
 }
 
 /// Revoked once the database is gone, where it could not be before; owed, where not even that could be done; and recovery asks

@@ -1,16 +1,13 @@
 //! A role made over the administrator's connection, for one run, that can read everything and change nothing.
-use std::time::Duration;
-
 use async_trait::async_trait;
-use drill::agent::LeaseGrant;
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Credentials, Inside, Lease, LeaseRequest};
 use drill::proof::{LeaseProof, ReleaseProof};
 use drill::stop::Stop;
 
-use super::end_of_lease;
 use super::readonly::{self, Guards, admin, role};
+use super::{end_of_lease, grant};
 use crate::engine::postgresql::text::{identifier, literal};
 
 #[derive(Default)]
@@ -45,18 +42,17 @@ impl Credentials for Embedded {
         let taken = readonly::close(server, &request.databases).await?;
         role::remove(server, &role, &request.databases).await?;
         let expires_at = end_of_lease(request);
-        let remaining = readonly::remaining(request.not_after)?;
         let name = identifier(&role);
         let mut statements = role::make(&name, &literal(&expires_at.to_string()));
         statements.extend(role::admit(&name, &request.databases));
         admin(server, "making the lease's role", &statements.join(";\n")).await?;
-        let identity = server.identity(&role, remaining)?;
+        let grant = grant(server, &role, expires_at)?;
         self.guards.post(server, &role, expires_at).await?;
-        let attempts = readonly::prove(server, &identity, &request.databases).await?;
+        let attempts = readonly::prove(server, &grant.identity, &request.databases).await?;
         let handle = serde_json::json!({ "role": role });
         let proof = LeaseProof { role, ttl: request.ttl, attempts, leases: Vec::new() };
         proof.judge()?;
-        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, handle, taken })
+        Ok(Lease { grant, proof, handle, taken })
     }
 
     async fn renew(&self, request: &LeaseRequest, lease: &Lease, inside: Inside<'_>) -> Result<Lease, Stop> {
@@ -65,13 +61,13 @@ impl Credentials for Embedded {
         self.guards.extend(&role, expires_at)?;
         let statement = format!("ALTER ROLE {} VALID UNTIL {}", identifier(&role), literal(&expires_at.to_string()));
         admin(inside.server, "renewing the lease", &statement).await?;
-        Ok(lease.until(expires_at))
+        Ok(lease.renewed(grant(inside.server, &role, expires_at)?))
     }
 
     async fn revoke(
         &self,
         request: &LeaseRequest,
-        lease: Option<&Lease>,
+        _lease: Option<&Lease>,
         inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop> {
         let Some(Inside { server, .. }) = inside else {
@@ -80,11 +76,10 @@ impl Credentials for Embedded {
         let role = Resource::lease_role(&request.run);
         let removed = role::remove(server, &role, &request.databases).await?;
         self.guards.relieve(&role);
-        let identity = match lease {
-            Some(lease) => lease.grant.identity.clone(),
-            None => server.identity(&role, Duration::from_mins(1))?,
-        };
-        let refused = readonly::see_refused(server, &identity, &request.databases).await?;
+        let refused = readonly::see_refused(server, &role, &request.databases).await?;
         Ok(ReleaseProof { observed: vec![removed.to_owned(), refused] })
     }
+
+    /// Nobody was asked.
+    async fn cool_down(&self, _run: &RunId) {}
 }

@@ -22,6 +22,8 @@ use crate::engine::postgresql::text::identifier;
 
 pub(super) use guard::Guards;
 
+const A_MOMENT: Duration = Duration::from_mins(1);
+
 /// Invalid authorization, invalid password: what a login is refused with whose role is gone or may not log in.
 const REFUSED: [&str; 2] = ["28000", "28P01"];
 
@@ -52,15 +54,12 @@ pub(super) async fn prove(
     Ok(attempts)
 }
 
-/// Tries to log in with what was revoked, and then as the administrator: a server that refuses everybody proves nothing.
-pub(super) async fn see_refused(
-    server: &dyn Server,
-    identity: &ClientIdentity,
-    databases: &[String],
-) -> Result<String, Stop> {
-    let role = &identity.role;
+/// Tries to log in as whom was revoked, with a good certificate, and then as the administrator: a server that refuses everybody
+/// proves nothing.
+pub(super) async fn see_refused(server: &dyn Server, role: &str, databases: &[String]) -> Result<String, Stop> {
+    let identity = server.identity(role, A_MOMENT)?;
     let database = databases.first().map_or(MAINTENANCE_DATABASE, String::as_str);
-    match server.login(identity, database).await {
+    match server.login(&identity, database).await {
         Ok(_) => Err(Stop::new(Reason::Credentials, format!("the login of {role} still works after its revocation"))),
         Err(SqlError { sqlstate: Some(state), .. }) if REFUSED.contains(&state.as_str()) => {
             admin(server, "logging in beside the refused lease", "SELECT 1").await?;

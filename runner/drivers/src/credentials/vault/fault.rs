@@ -100,6 +100,9 @@ impl Fault {
 
     fn advice(&self) -> &'static str {
         match self {
+            Self::Unreachable(why) if why.contains("CaUsedAsEndEntity") => {
+                "Vault's certificate is its own authority; docs/vault.md says how to make two"
+            }
             Self::Unreachable(_) => "look at credentials.vault.address and .ca, and whether this machine gets there",
             Self::TimedOut => "look at the Vault's load, and at what lies between",
             Self::Sealed => "unseal it",
@@ -148,5 +151,8 @@ mod tests {
         assert_eq!(stop.message, "leasing credentials (GET database/creds/x): Vault: permission denied");
         assert!(stop.advice.is_some_and(|advice| advice.contains("policy")));
         assert_eq!(stop.cause.as_deref(), Some("permission-denied"));
+        let own_authority = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))".to_owned();
+        let advice = Fault::Unreachable(own_authority).advice();
+        assert!(advice.contains("its own authority"), "{advice}");
     }
 }

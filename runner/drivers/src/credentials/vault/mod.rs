@@ -22,7 +22,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use drill::agent::LeaseGrant;
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Credentials, Inside, Lease, LeaseRequest, Server};
@@ -32,8 +31,8 @@ use drill::spec::Vault;
 use drill::stop::Stop;
 use drill::verdict::Reason;
 
-use super::end_of_lease;
 use super::readonly::{self, Guards, admin, role};
+use super::{end_of_lease, grant};
 use crate::engine::postgresql::text::identifier;
 use api::{Api, Leased};
 use client::Client;
@@ -76,13 +75,12 @@ impl VaultCredentials {
         before: Before,
     ) -> Result<Lease, Stop> {
         let Leased { user, lease, duration } = made;
-        let remaining = readonly::remaining(request.not_after)?;
         let expires_at = end_of_lease(request);
         let admitted = role::admit(&identifier(&user), &request.databases).join(";\n");
         admin(server, "opening the databases to the lease", &admitted).await?;
-        let identity = server.identity(&user, remaining)?;
+        let grant = grant(server, &user, expires_at)?;
         self.guards.post(server, &user, expires_at).await?;
-        let attempts = readonly::prove(server, &identity, &request.databases).await?;
+        let attempts = readonly::prove(server, &grant.identity, &request.databases).await?;
         let mut leases = before.leases;
         leases.push(StoredLease {
             id: lease,
@@ -94,7 +92,7 @@ impl VaultCredentials {
         let handle = serde_json::json!({ "role": user, "leases": ids });
         let proof = LeaseProof { role: user, ttl: request.ttl, attempts, leases };
         proof.judge()?;
-        Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, handle, taken: before.taken })
+        Ok(Lease { grant, proof, handle, taken: before.taken })
     }
 }
 
@@ -159,7 +157,7 @@ impl Credentials for VaultCredentials {
             return self.open(request, inside.server, made, before).await;
         }
         self.guards.extend(&current.role, expires_at)?;
-        Ok(lease.until(expires_at))
+        Ok(lease.renewed(grant(inside.server, &current.role, expires_at)?))
     }
 
     async fn revoke(
@@ -168,19 +166,21 @@ impl Credentials for VaultCredentials {
         lease: Option<&Lease>,
         inside: Option<Inside<'_>>,
     ) -> Result<ReleaseProof, Stop> {
-        let proof = match inside {
-            Some(inside) => self.revoke_beside(request, lease, inside).await?,
-            None => self.revoke_after("the database went with its sandbox", &request.run).await?,
-        };
+        match inside {
+            Some(inside) => self.revoke_beside(request, lease, inside).await,
+            None => self.revoke_after("the database went with its sandbox", &request.run).await,
+        }
+    }
+
+    async fn cool_down(&self, run: &RunId) {
         let is_last = {
             let mut runs = self.runs();
-            runs.remove(&request.run);
+            runs.remove(run);
             runs.is_empty()
         };
         if is_last {
             self.client.log_out().await;
         }
-        Ok(proof)
     }
 }
 

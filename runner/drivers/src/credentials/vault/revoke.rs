@@ -1,6 +1,4 @@
 //! The end of a lease: in the database, in Vault, and seen from both.
-use std::time::Duration;
-
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Inside, Lease, LeaseRequest, Server, SqlError};
@@ -43,12 +41,12 @@ impl VaultCredentials {
         }
         let api = self.api(&request.run);
         let in_vault = revoke_in_vault(&api, request, inside).await;
-        let identity = match (lease, users.first()) {
-            (Some(lease), _) => lease.grant.identity.clone(),
-            (None, Some(user)) => server.identity(user, Duration::from_mins(1))?,
-            (None, None) => server.identity(&Resource::lease_role(&request.run), Duration::from_mins(1))?,
+        let login = match (lease, users.first()) {
+            (Some(lease), _) => lease.grant.identity.role.clone(),
+            (None, Some(user)) => user.clone(),
+            (None, None) => Resource::lease_role(&request.run),
         };
-        let refused = readonly::see_refused(server, &identity, &request.databases).await;
+        let refused = readonly::see_refused(server, &login, &request.databases).await;
         // Once more, because a request whose answer was lost may have been fulfilled since.
         for user in self::users(server, &request.run).await.map_err(|error| readonly::stop(DOING, &error))? {
             role::remove(server, &user, &request.databases).await?;

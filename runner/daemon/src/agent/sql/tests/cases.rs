@@ -32,6 +32,7 @@ async fn sql_against_a_real_server() {
     the_schema_is_read_in_order_and_in_the_snapshot(&server, &database).await;
     database.close().await;
     rotation::another_login_takes_over(&server).await;
+    rotation::another_certificate_takes_over(&server).await;
     an_ascii_database_is_read_as_far_as_it_is_text(&server).await;
     assert_eq!(connections(&server), "0", "nothing is left connected");
 }

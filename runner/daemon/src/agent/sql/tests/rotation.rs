@@ -55,6 +55,26 @@ pub(super) async fn another_login_takes_over(server: &TestServer) {
     );
 }
 
+/// A lease that is renewed brings another certificate of the same login: what is open goes on, and what is opened uses it.
+pub(super) async fn another_certificate_takes_over(server: &TestServer) {
+    server.admin("orders", "CREATE TABLE rotated AS SELECT n FROM pg_catalog.generate_series(1, 3) n");
+    let (lease, identity) = watch::channel(server.identity());
+    let database = Database::open(&server.socket(), identity, "reader", "orders", Instant::now() + HOUR).await.unwrap();
+    let idle = database.sql(Instant::now() + HOUR);
+    assert_eq!(count(&idle).await, 3);
+
+    lease.send_replace(server.expired_identity());
+    assert_eq!(count(&idle).await, 3, "a session outlives the certificate that it came with");
+    let refused = database.sql(Instant::now() + HOUR).query("SELECT 1", Vec::new()).await.map(drop).unwrap_err();
+    assert!(refused.message.contains("CertificateExpired"), "{}", refused.message);
+
+    lease.send_replace(server.identity());
+    assert_eq!(count(&database.sql(Instant::now() + HOUR)).await, 3, "a check that begins after it has the new one");
+    drop(idle);
+    database.close().await;
+    server.admin("orders", "DROP TABLE rotated");
+}
+
 async fn count(sql: &impl Sql) -> i64 {
     let mut rows = sql.query("SELECT count(*) FROM public.rotated", Vec::new()).await.unwrap();
     let batch = rows.next(10).await.unwrap().unwrap();

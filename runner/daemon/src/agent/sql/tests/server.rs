@@ -36,15 +36,26 @@ impl Authority {
     }
 
     fn certificate(&self, common_name: &str, names: &[&str]) -> (String, String) {
+        self.certificate_of(common_name, names, false)
+    }
+
+    fn certificate_of(&self, common_name: &str, names: &[&str], expired: bool) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
+        if expired {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
         params.distinguished_name.push(DnType::CommonName, common_name);
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     pub(in crate::agent) fn identity(&self, role: &str) -> ClientIdentity {
-        let (certificate, key) = self.certificate(role, &[]);
+        self.identity_with(role, false)
+    }
+
+    fn identity_with(&self, role: &str, expired: bool) -> ClientIdentity {
+        let (certificate, key) = self.certificate_of(role, &[], expired);
         ClientIdentity {
             role: role.to_owned(),
             server_name: SERVER_NAME.to_owned(),
@@ -124,6 +135,11 @@ impl TestServer {
 
     pub(in crate::agent) fn identity_of(&self, role: &str) -> ClientIdentity {
         self.authority.identity(role)
+    }
+
+    /// Whose certificate has ended.
+    pub(in crate::agent) fn expired_identity(&self) -> ClientIdentity {
+        self.authority.identity_with("reader", true)
     }
 
     pub(in crate::agent) fn admin(&self, database: &str, statements: &str) -> String {
