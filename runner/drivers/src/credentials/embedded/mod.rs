@@ -52,9 +52,10 @@ impl Credentials for Embedded {
         admin(server, "making the lease's role", &statements.join(";\n")).await?;
         let identity = server.identity(&role, remaining)?;
         self.guards.post(server, &role, expires_at).await?;
-        let attempts = readonly::prove(server, &identity, &request.databases).await?;
+        let tried = readonly::prove(server, &identity, &request.databases).await?;
         let handle = serde_json::json!({ "role": role });
-        let proof = LeaseProof { role, ttl: request.ttl, attempts, leases: Vec::new() };
+        let proof =
+            LeaseProof { role, ttl: request.ttl, attempts: tried.attempts, untried: tried.untried, leases: Vec::new() };
         proof.judge()?;
         Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, handle, taken })
     }

@@ -82,7 +82,7 @@ impl VaultCredentials {
         admin(server, "opening the databases to the lease", &admitted).await?;
         let identity = server.identity(&user, remaining)?;
         self.guards.post(server, &user, expires_at).await?;
-        let attempts = readonly::prove(server, &identity, &request.databases).await?;
+        let tried = readonly::prove(server, &identity, &request.databases).await?;
         let mut leases = before.leases;
         leases.push(StoredLease {
             id: lease,
@@ -92,7 +92,8 @@ impl VaultCredentials {
         });
         let ids: Vec<&str> = leases.iter().map(|lease| lease.id.as_str()).collect();
         let handle = serde_json::json!({ "role": user, "leases": ids });
-        let proof = LeaseProof { role: user, ttl: request.ttl, attempts, leases };
+        let proof =
+            LeaseProof { role: user, ttl: request.ttl, attempts: tried.attempts, untried: tried.untried, leases };
         proof.judge()?;
         Ok(Lease { grant: LeaseGrant { identity, expires_at }, proof, handle, taken: before.taken })
     }
