@@ -48,7 +48,9 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@cargo build --locked --release --package muster >&2
 	@mkdir -p target
 	@cargo run --locked --quiet --package drivers --example schema_queries >target/schema-queries.sql
-	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql scripts/bench
+	@cargo build --locked --release --package plugin-host --example plugin_cost >&2
+	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql \
+	    PLUGIN_COST="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/plugin_cost)" scripts/bench
 	@cargo build --locked --release --package muster --example many_drills >&2
 	@MANY_DRILLS="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/many_drills)" scripts/bench-daemon
 	@tests/services/vault/build >&2

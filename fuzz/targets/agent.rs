@@ -1,4 +1,3 @@
-//! What the runner reads of an agent: frames in pieces of any size, and the messages in them.
 #![no_main]
 #[expect(
     dead_code,
@@ -7,26 +6,7 @@
 )]
 #[path = "../../runner/daemon/src/agent/frame.rs"]
 mod frame;
+#[path = "../properties/agent.rs"]
+mod property;
 
-use frame::{Decoder, Kind};
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some((&piece, bytes)) = bytes.split_first() else { return };
-    let mut decoder = Decoder::default();
-    for part in bytes.chunks(usize::from(piece).max(1)) {
-        decoder.feed(part);
-        loop {
-            match decoder.take() {
-                Ok(Some(frame)) if frame.kind == Kind::Json => {
-                    let _ = serde_json::from_slice::<drill::agent::FromAgent>(&frame.payload);
-                    let _ = serde_json::from_slice::<drill::agent::ToAgent>(&frame.payload);
-                    let _ = serde_json::from_slice::<drill::agent::Hello>(&frame.payload);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                // After an error the stream has no meaning any more.
-                Err(_) => return,
-            }
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| property::holds(bytes));

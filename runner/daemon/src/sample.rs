@@ -213,6 +213,7 @@ fn lease() -> LeaseProof {
             held: true,
             sqlstate: Some("42501".to_owned()),
         }],
+        untried: Vec::new(),
         leases: Vec::new(),
     }
 }

@@ -81,6 +81,9 @@ pub struct LeaseProof {
     #[serde(with = "crate::unit::millis", rename = "ttlMilliseconds")]
     pub ttl: Duration,
     pub attempts: Vec<Attempt>,
+    /// What could not be tried, because something that the backup brought would have answered in the server's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untried: Vec<Untried>,
     /// What a secret store lent for it; empty where muster made the role itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<StoredLease>,
@@ -110,6 +113,17 @@ pub struct Attempt {
     /// SQLSTATE of the refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
+}
+
+/// An attempt that was left out; the catalog was asked for the right that it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Untried {
+    /// Such as `create a table`.
+    pub what: String,
+    pub database: String,
+    /// Such as `an event trigger of the backup would answer`.
+    pub why: String,
 }
 
 impl LeaseProof {

@@ -1,5 +1,8 @@
 //! Text that was never meant to be a drill file is answered, too.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#[path = "../../../fuzz/properties/drill.rs"]
+mod property;
+
 use std::path::{Path, PathBuf};
 
 use drill::file::{Options, parse, render};

@@ -127,6 +127,7 @@ fn notes() -> Vec<Event> {
             role: "r".to_owned(),
             ttl: Duration::from_secs(9),
             attempts: Vec::new(),
+            untried: Vec::new(),
             leases: Vec::new(),
         }),
         Event::Plugin(Plugin {

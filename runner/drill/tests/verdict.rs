@@ -118,6 +118,7 @@ proptest! {
             role: "r".to_owned(),
             ttl: std::time::Duration::from_mins(15),
             attempts: held.iter().enumerate().map(attempt).collect(),
+            untried: Vec::new(),
             leases: Vec::new(),
         };
         match proof.judge() {

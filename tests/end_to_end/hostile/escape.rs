@@ -2,13 +2,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use whole_program::{Finished, Muster, Place, Server, muster, programs};
 
 use super::{Attack, KIT, all_held, script, shell, sql, statement};
@@ -222,6 +225,59 @@ fn tries_to_get_out(place: &Place) {
         // It is restored, and an attack that failed is no fault of the data.
         assert_eq!(run.expect(0).result()["reason"], "proven");
     }
+}
+
+/// A stand-in for a cloud's metadata service, in a network in which only this drill runs.
+#[test]
+fn a_metadata_service_that_the_runner_reaches_is_out_of_reach_inside() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tested: only root can make a network");
+        return;
+    }
+    // What a thread starts is in the thread's network.
+    std::thread::spawn(|| {
+        enter_a_network_of_its_own();
+        ip(&["link", "set", "lo", "up"]);
+        ip(&["address", "add", "169.254.169.254/32", "dev", "lo"]);
+        let service = TcpListener::bind("169.254.169.254:80").unwrap();
+        TcpStream::connect("169.254.169.254:80").expect("the control: outside of the sandbox, it answers");
+        service.accept().expect("the control came");
+        service.set_nonblocking(true).unwrap();
+
+        let place = Place::new();
+        let attacks = [
+            connect("metadata", "AF_INET", "SOCK_STREAM", &inet("169.254.169.254", 80), UNREACHABLE),
+            shell("link-local", "grep -c 169.254 /proc/net/fib_trie", "0"),
+        ];
+        let dump = script(&place, "metadata", &sql("SELECT", &attacks));
+        let run = muster(&place, &["run", "--dump", &dump, "--output", "json"]);
+        place.assert_nothing_left();
+        let came = service.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(came, Err(ErrorKind::WouldBlock), "somebody came from inside");
+        all_held(&run, &attacks);
+        assert_eq!(run.expect(0).result()["reason"], "proven");
+    })
+    .join()
+    .unwrap();
+}
+
+/// It ends with the last thread or process in it.
+fn enter_a_network_of_its_own() {
+    let mut holder = Command::new("unshare").args(["--net", "--", "sleep", "60"]).spawn().unwrap();
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net"));
+    let begun = Instant::now();
+    while network(&holder.id().to_string()).is_ok_and(|its| its == network("thread-self").unwrap()) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "unshare made no network");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let new = fs::File::open(format!("/proc/{}/ns/net", holder.id())).unwrap();
+    move_into_link_name_space(new.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+fn ip(arguments: &[&str]) {
+    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
 }
 
 /// The same in an archive: it runs where a materialized view is filled.

@@ -72,14 +72,13 @@ fn lies() -> Vec<Lie> {
             failures: &["schema"],
         },
         Lie {
-            // The attempts to write through the lease are rewritten too: they seem to succeed, and nothing is believed then.
             case: "rules that rewrite what is written and read",
             sql: format!(
                 "{SHORT} CREATE RULE one AS ON INSERT TO orders DO INSTEAD NOTHING; CREATE TABLE other (id int, v text);
                  CREATE RULE \"_RETURN\" AS ON SELECT TO other DO INSTEAD SELECT g AS id, 'order ' || g AS v FROM generate_series(1, 100) g;"
             ),
-            answer: Answer { code: 2, reason: "credentials", says: &["the lease can do what it must not: insert"] },
-            failures: &[],
+            answer: FAILED,
+            failures: &["schema", "rows public.orders", "content public.orders"],
         },
         Lie {
             case: "row security that hides rows from everybody",
@@ -103,9 +102,8 @@ fn lies() -> Vec<Lie> {
                      RAISE EXCEPTION 'no'; END $$;
                  CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION public.no();"
             ),
-            // What refuses is not the server, so nothing was shown of the lease.
-            answer: Answer { code: 2, reason: "credentials", says: &["the lease can do what it must not"] },
-            failures: &[],
+            answer: FAILED,
+            failures: &["schema"],
         },
     ]
 }
@@ -128,6 +126,35 @@ fn a_lie_to_the_checks_is_found_out() {
         place.assert_nothing_left();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Rules and event triggers would answer the attempts of the lease in the server's place: those attempts are left out, the catalog
+/// answers for them, and the evidence says so.
+#[test]
+fn an_honest_backup_with_rules_and_event_triggers_passes() {
+    let place = Place::new();
+    let refuses = "CREATE FUNCTION public.no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF session_user <> 'postgres' THEN RAISE EXCEPTION '% is for postgres', tg_tag; END IF; END $$;";
+    let sql = format!(
+        "{HONEST} CREATE RULE kept AS ON INSERT TO orders DO INSTEAD NOTHING;
+         CREATE RULE unchanged AS ON UPDATE TO orders DO INSTEAD NOTHING; {refuses}
+         CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION public.no();"
+    );
+    let backup = captured(&place, "honest", &sql);
+    let run = run(&place, &backup.drill_with(CHECKS));
+    if let Some(difference) = PROVEN.differs("rules and event triggers", &run) {
+        panic!("{difference}");
+    }
+    let report = muster(&place, &["report", "honest"]).expect(0).stdout;
+    for said in [
+        "did not try to create a schema in honest: an event trigger of the backup would answer",
+        "did not try to insert with read-only turned off in honest: every table has rules, which would answer",
+        "could not truncate a table in honest (SQLSTATE 42501)",
+        "could not hold any right to write that the catalog knows of in honest",
+    ] {
+        assert!(report.contains(said), "no {said:?} in\n{report}");
+    }
+    place.assert_nothing_left();
 }
 
 /// What a superuser's function does to the catalogue while it is restored.

@@ -7,6 +7,9 @@ mod host;
 pub mod link;
 pub mod process;
 
+#[cfg(test)]
+#[path = "../../../../fuzz/properties/agent.rs"]
+mod agent_property;
 mod baseline;
 mod blobs;
 mod checks;

@@ -1,7 +1,7 @@
 //! Rows of neighbouring places, about 1,000 of them, as one digest.
 use sha2::{Digest, Sha256};
 
-use super::collect::{Entry, Pass};
+use super::collect::Entry;
 use super::first_eight;
 use super::root::root;
 use crate::baseline::{ContentDigest, Layout};
@@ -94,32 +94,58 @@ pub(super) fn block_digest(rows: u64, runs: impl IntoIterator<Item = ([u8; 32], 
     hash.finalize().into()
 }
 
-/// Cuts what a pass held into blocks. Some: the place where the next pass must start; the same as this one's where that pass
-/// would get no further.
-pub fn cut(pass: &Pass) -> (Vec<Group<'_>>, Option<u64>) {
+/// One place has more different rows than can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceTooLarge;
+
+/// Cuts the sorted entries of a table into blocks and hands them on, some at a time, so that never more than `max_held` are held.
+pub fn cut<E>(
+    entries: impl Iterator<Item = Result<Entry, E>>,
+    max_held: usize,
+    mut each: impl FnMut(&[Group<'_>]) -> Result<(), E>,
+) -> Result<Result<(), PlaceTooLarge>, E> {
+    let mut entries = entries.peekable();
+    let mut held: Vec<Entry> = Vec::new();
+    let mut is_first = true;
+    loop {
+        // Some more, and to the end of a place.
+        let enough = held.len() + (max_held / 16).clamp(1, 1 << 16);
+        while let Some(next) = entries.next_if(|next| {
+            let goes_on = |next: &Entry| held.last().is_none_or(|last| last.row.place == next.row.place);
+            held.len() < enough || next.as_ref().map_or(true, goes_on)
+        }) {
+            held.push(next?);
+            if held.len() > max_held {
+                return Ok(Err(PlaceTooLarge));
+            }
+        }
+        let is_last = entries.peek().is_none();
+        let (groups, cut) = groups(&held, is_first, is_last);
+        is_first &= groups.is_empty();
+        each(&groups)?;
+        if is_last {
+            return Ok(Ok(()));
+        }
+        held.drain(..cut);
+    }
+}
+
+/// Whole places, cut; and how many of the entries are in a group. What is left belongs to the next block.
+fn groups(entries: &[Entry], is_first: bool, is_last: bool) -> (Vec<Group<'_>>, usize) {
     let mut groups = Vec::new();
     let (mut begin, mut rows) = (0, 0);
-    for (at, entry) in pass.entries.iter().enumerate() {
+    for (at, entry) in entries.iter().enumerate() {
         rows += entry.count;
         let place = entry.row.place;
-        let next = pass.entries.get(at + 1).map(|next| next.row.place);
-        let place_ends = next != Some(place);
-        let last = next.is_none() && pass.limit.is_none();
-        if place_ends && (rows >= BLOCK_SIZE || last) {
-            let is_first = pass.start == 0 && groups.is_empty();
-            let first = if is_first { 0 } else { pass.entries[begin].row.place };
-            groups.push(Group { first, entries: &pass.entries[begin..=at] });
+        let next = entries.get(at + 1).map(|next| next.row.place);
+        if next != Some(place) && (rows >= BLOCK_SIZE || (is_last && next.is_none())) {
+            // The first block of a table starts at 0, whatever its first place is.
+            let first = if is_first && groups.is_empty() { 0 } else { entries[begin].row.place };
+            groups.push(Group { first, entries: &entries[begin..=at] });
             (begin, rows) = (at + 1, 0);
         }
     }
-    let unfinished = pass.entries.get(begin).map(|entry| entry.row.place);
-    let next = match (groups.is_empty(), unfinished) {
-        // The first block of a table starts at 0, whatever its first place is.
-        (true, _) => pass.start,
-        (false, Some(place)) => place,
-        (false, None) => pass.limit.unwrap_or(pass.start),
-    };
-    (groups, pass.limit.map(|_| next))
+    (groups, begin)
 }
 
 /// One table's part of a blocks file.

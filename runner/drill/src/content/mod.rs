@@ -3,9 +3,9 @@
 //!
 //! Each row that COPY sends has a *digest* (SHA-256 of its bytes) and a *place*, which comes from its key
 //! ([`RowReader`]). A capture sorts rows by place and cuts them into *blocks* of about 1,000 ([`cut`]). No more rows than a
-//! bound are held: a [`Collector`] that is full gives up the upper half of its places, and another pass over the table begins
-//! where this one's [`Pass`] ends. The *root* ([`root`]) is over all blocks and over how they were read. A drill hands what it
-//! finds to a [`Matcher`], which knows the blocks and says which of them differ.
+//! bound are held: what a full [`Collector`] held is a sorted run, and runs are merged ([`merge`]) as they are cut. The *root*
+//! ([`root`]) is over all blocks and over how they were read. A drill hands what it finds to a [`Matcher`], which knows the
+//! blocks and says which of them differ.
 mod block;
 mod collect;
 mod matcher;
@@ -16,9 +16,10 @@ mod rows;
 mod tests;
 
 pub use block::{
-    BLOCK_SIZE, BadBlocks, Block, Group, Prefixes, cut, decode, digest, encode, row_digests, rows_different,
+    BLOCK_SIZE, BadBlocks, Block, Group, PlaceTooLarge, Prefixes, cut, decode, digest, encode, row_digests,
+    rows_different,
 };
-pub use collect::{Collector, Entry, MAX_HELD, Pass};
+pub use collect::{Collector, Entry, MAX_HELD, merge};
 pub use matcher::{BlockTooLarge, Detail, Found, Matched, Matcher};
 pub use root::root;
 pub use row::{Malformed, Row, RowHasher, RowReader};

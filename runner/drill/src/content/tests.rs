@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use proptest::prelude::*;
 
@@ -17,33 +18,46 @@ fn row(place: u64, value: u64) -> Row {
     Row { place, digest: hasher.finish() }
 }
 
-fn pass(rows: &[Row], start: u64, max_held: usize) -> Pass {
-    let mut collector = Collector::new(start, max_held);
+fn sorted(rows: &[Row]) -> Vec<Entry> {
+    let mut collector = Collector::new(MAX_HELD);
     for row in rows {
-        collector.push(*row);
+        assert!(!collector.push(*row));
     }
-    collector.finish()
+    collector.sorted().to_vec()
+}
+
+/// What `cut` hands on of each block.
+fn cut_sorted<T>(
+    entries: impl Iterator<Item = Entry>,
+    max_held: usize,
+    of: impl Fn(&Group<'_>) -> T,
+) -> Result<Vec<T>, PlaceTooLarge> {
+    let mut all = Vec::new();
+    let done = cut(entries.map(Ok::<_, Infallible>), max_held, |groups| {
+        all.extend(groups.iter().map(&of));
+        Ok(())
+    });
+    done.expect("nothing fails").map(|()| all)
 }
 
 fn blocks(rows: &[Row]) -> Vec<Block> {
-    cut(&pass(rows, 0, MAX_HELD)).0.iter().map(Group::block).collect()
+    cut_sorted(sorted(rows).into_iter(), MAX_HELD, Group::block).expect("they fit")
 }
 
-/// All passes of a table; None: one of them got no further.
-fn in_passes(rows: &[Row], max_held: usize) -> Option<Vec<Block>> {
-    let (mut all, mut start) = (Vec::new(), 0);
-    loop {
-        let pass = pass(rows, start, max_held);
-        assert!(pass.entries.len() <= max_held);
-        assert_eq!(pass.seen, rows.len() as u64);
-        let (groups, next) = cut(&pass);
-        all.extend(groups.iter().map(Group::block));
-        match next {
-            None => return Some(all),
-            Some(next) if next == start => return None,
-            Some(next) => start = next,
+/// The same with no more than `max_run` rows sorted at a time.
+fn in_runs(rows: &[Row], max_run: usize, max_held: usize) -> Result<Vec<Block>, PlaceTooLarge> {
+    let mut runs = Vec::new();
+    let mut collector = Collector::new(max_run);
+    for row in rows {
+        if collector.push(*row) {
+            assert!(collector.sorted().len() <= max_run);
+            runs.push(collector.sorted().to_vec());
+            collector.clear();
         }
     }
+    runs.push(collector.sorted().to_vec());
+    let runs = runs.into_iter().map(|run| run.into_iter().map(Ok::<_, Infallible>)).collect();
+    cut_sorted(merge(runs).map(|entry| entry.expect("nothing fails")), max_held, Group::block)
 }
 
 /// Fields in the wire's form; None is NULL.
@@ -188,22 +202,33 @@ fn a_block_ends_after_a_thousand_rows_with_its_place() {
 
 #[test]
 fn twenty_million_equal_rows_are_one_entry() {
-    let mut collector = Collector::new(0, 1000);
+    let mut collector = Collector::new(1000);
     for _ in 0..20_000_000 {
-        collector.push(Row { place: 7, digest: [1; 32] });
+        assert!(!collector.push(Row { place: 7, digest: [1; 32] }), "it is never full");
     }
-    let pass = collector.finish();
-    assert_eq!((pass.entries.len(), pass.limit), (1, None));
-    let group = cut(&pass).0[0];
-    assert_eq!(group.block().rows, 20_000_000);
-    assert_eq!(group.prefixes(), [Prefixes { prefix: u64::from_be_bytes([1; 8]), rows: 20_000_000 }]);
+    let entries = collector.sorted().to_vec();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(Entry::from_bytes(&entries[0].bytes()), entries[0]);
+    let seen = cut_sorted(entries.into_iter(), 1000, |group| (group.block().rows, group.prefixes())).expect("it fits");
+    assert_eq!(seen, [(20_000_000, vec![Prefixes { prefix: u64::from_be_bytes([1; 8]), rows: 20_000_000 }])]);
     assert_eq!((row_digests(20_000_000), row_digests(1_000_000)), (0, 1_000_000));
 }
 
 #[test]
-fn a_place_that_holds_more_than_can_be_held_is_seen_and_not_tried_for_ever() {
+fn a_place_that_holds_more_than_can_be_held_is_seen() {
     let rows: Vec<_> = (0..100).map(|value| row(5, value)).collect();
-    assert_eq!(in_passes(&rows, 16), None);
+    assert_eq!(in_runs(&rows, 16, 99), Err(PlaceTooLarge));
+    assert_eq!(in_runs(&rows, 16, 100), Ok(blocks(&rows)));
+}
+
+#[test]
+fn what_cannot_be_read_of_a_run_is_no_end_of_it() {
+    let entry = |place| Entry { row: row(place, 0), count: 1 };
+    let runs = vec![vec![Ok(entry(1)), Err("gone"), Ok(entry(9))], vec![Ok(entry(2))]];
+    let merged: Vec<_> = merge(runs.into_iter().map(Vec::into_iter).collect()).take(3).collect();
+    assert!(merged.contains(&Err("gone")), "{merged:?}");
+    let cut = cut(merged.into_iter(), MAX_HELD, |_| Ok(()));
+    assert_eq!(cut, Err("gone"));
 }
 
 #[test]
@@ -312,8 +337,9 @@ proptest! {
     }
 
     #[test]
-    fn neither_order_nor_passes_matter(
+    fn neither_order_nor_runs_matter(
         places in prop::collection::vec((0_u64..4000, 0_u64..3), 0..6000),
+        max_run in 2_usize..8000,
         max_held in 2500_usize..8000,
     ) {
         let mut rows: Vec<_> = places.iter().map(|(place, value)| row(place * 3, *value)).collect();
@@ -322,7 +348,7 @@ proptest! {
         prop_assert!(expected.is_sorted_by(|a, b| a.first < b.first));
         rows.reverse();
         prop_assert_eq!(&blocks(&rows), &expected);
-        prop_assert_eq!(in_passes(&rows, max_held), Some(expected));
+        prop_assert_eq!(in_runs(&rows, max_run, max_held), Ok(expected));
     }
 
     #[test]
@@ -356,8 +382,7 @@ proptest! {
             && first(one.index + 1).is_none_or(|end| place < end);
         prop_assert!(within(rows[at].place));
         prop_assert_eq!(one.rows + rows.len() as u64, expected[one.index].rows + now.len() as u64);
-        let was = pass(&rows, 0, MAX_HELD);
-        let was = cut(&was).0[one.index].prefixes();
+        let was = cut_sorted(sorted(&rows).into_iter(), MAX_HELD, Group::prefixes).expect("they fit").swap_remove(one.index);
         let each = |all: &[Prefixes]| all.iter().flat_map(|prefixes| prefixes.each()).collect::<Vec<_>>();
         match &one.detail {
             Detail::Rows(is) => prop_assert_eq!(rows_different(each(&was), each(is)), 1),

@@ -6,7 +6,7 @@ use crate::evidence::statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
     Isolation, KeyOrigin, Lease, Limit, Phase, PhaseOutcome, Plugin, Predicate, Probe, Problem, Recovery,
     ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, StoredLease, Subject, SubjectDigest,
-    TOMBSTONE_TYPE, Teardown, Template, Tombstone,
+    TOMBSTONE_TYPE, Teardown, Template, Tombstone, Untried,
 };
 use crate::evidence::stretch::Stretch;
 use crate::id::Sha256Digest;
@@ -268,6 +268,11 @@ fn lease(proof: LeaseProof) -> Lease {
         held: attempt.held,
         sqlstate: attempt.sqlstate,
     });
+    let untried = proof.untried.into_iter().map(|untried| Untried {
+        what: untried.what,
+        database: untried.database,
+        why: untried.why,
+    });
     let leases = proof.leases.into_iter().map(|lease| StoredLease {
         id: lease.id,
         role: lease.role,
@@ -278,6 +283,7 @@ fn lease(proof: LeaseProof) -> Lease {
         role: proof.role,
         ttl_milliseconds: milliseconds(proof.ttl),
         attempts: attempts.collect(),
+        untried: untried.collect(),
         leases: leases.collect(),
     }
 }

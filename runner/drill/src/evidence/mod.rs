@@ -15,7 +15,7 @@ pub use statement::{
     Artifact, Attempt, Chain, Check, CheckLimit, CheckOutcome, CheckUsage, Detail, Drill, EVIDENCE_TYPE, Finding,
     Isolation, KeyOrigin, Lease, Limit, Phase, PhaseOutcome, Plugin, Predicate, Probe, Problem, Recovery,
     ResourceOutcome, RunResult, STATEMENT_TYPE, SelfTest, Statement, Subject, SubjectDigest, TOMBSTONE_TYPE, Teardown,
-    Template, Tombstone,
+    Template, Tombstone, Untried,
 };
 pub use stretch::{BLOCK, Stretch, block, merge};
 

@@ -284,6 +284,9 @@ pub struct Lease {
     pub ttl_milliseconds: u64,
     /// What it must not be able to do, tried.
     pub attempts: Vec<Attempt>,
+    /// What could not be tried, because something that the backup brought would have answered; the catalog was asked instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untried: Vec<Untried>,
     /// What a secret store lent for it; absent where muster made the role itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<StoredLease>,
@@ -307,6 +310,14 @@ pub struct Attempt {
     /// Whether it ended as it must.
     pub held: bool,
     pub sqlstate: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Untried {
+    pub what: String,
+    pub database: String,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

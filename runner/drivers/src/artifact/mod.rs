@@ -5,6 +5,9 @@ pub mod described;
 pub mod digest;
 mod fault;
 pub mod file;
+#[cfg(test)]
+#[path = "../../../../fuzz/properties/manifest.rs"]
+mod manifest_property;
 pub mod stamp;
 pub mod tree;
 

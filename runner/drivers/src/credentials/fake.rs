@@ -97,6 +97,7 @@ impl Credentials for FakeCredentials {
                 role,
                 ttl: request.ttl,
                 attempts: request.databases.iter().map(attempt).collect(),
+                untried: Vec::new(),
                 leases: Vec::new(),
             },
             taken: std::collections::BTreeMap::new(),

@@ -103,7 +103,8 @@ impl<'a> Page<'a> {
         });
         let lease = facts.lease.as_ref().map(|lease| {
             let title = format!("{}, for {} at a time", lease.role, words::milliseconds(lease.ttl_milliseconds));
-            (title, lease.attempts.iter().map(words::attempt).map(Item::from).collect())
+            let tried = lease.attempts.iter().map(words::attempt);
+            (title, tried.chain(lease.untried.iter().map(words::untried)).map(Item::from).collect())
         });
         let evidence = state.evidence.as_ref();
         Self {

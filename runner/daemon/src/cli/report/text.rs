@@ -194,6 +194,10 @@ fn lease(page: &mut Page, facts: &Facts) {
         let (mark, text) = words::attempt(attempt);
         page.line(mark, &text);
     }
+    for untried in &lease.untried {
+        let (mark, text) = words::untried(untried);
+        page.line(mark, &text);
+    }
 }
 
 fn connections(page: &mut Page, facts: &Facts) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use drill::evidence::{
     Artifact, Attempt, Check, CheckOutcome, CheckUsage, Facts, Finding, Limit, Phase, PhaseOutcome, Plugin, Probe,
-    Recovery, ResourceOutcome, SelfTest, Teardown,
+    Recovery, ResourceOutcome, SelfTest, Teardown, Untried,
 };
 use drill::finding::Severity;
 use drill::proof::Expected;
@@ -153,6 +153,10 @@ pub(crate) fn attempt(attempt: &Attempt) -> (Mark, String) {
     let (mark, held) = if attempt.held { (Mark::Good, "could not") } else { (Mark::Bad, "could") };
     let state = attempt.sqlstate.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
     (mark, format!("{held} {} in {}{state}", attempt.what, attempt.database))
+}
+
+pub(crate) fn untried(untried: &Untried) -> (Mark, String) {
+    (Mark::None, format!("did not try to {} in {}: {}", untried.what, untried.database, untried.why))
 }
 
 pub(crate) fn teardown(resource: &Teardown) -> (Mark, String) {

@@ -1,3 +1,5 @@
+use std::convert::Infallible;
+
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -21,11 +23,18 @@ fn shuffled(mut rows: Vec<Row>) -> Vec<Row> {
 
 /// The blocks that a capture would make.
 fn blocks(rows: &[Row]) -> Arc<[Block]> {
-    let mut collector = Collector::new(0, usize::MAX);
+    let mut collector = Collector::new(usize::MAX);
     for row in rows {
-        collector.push(*row);
+        assert!(!collector.push(*row));
     }
-    cut(&collector.finish()).0.iter().map(Group::block).collect()
+    let mut all = Vec::new();
+    let entries = collector.sorted().iter().copied().map(Ok::<_, Infallible>);
+    let done = cut(entries, usize::MAX, |groups| {
+        all.extend(groups.iter().map(Group::block));
+        Ok(())
+    });
+    assert_eq!(done, Ok(Ok(())));
+    all.into()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -48,9 +48,10 @@ impl Credentials for Embedded {
         admin(server, "making the lease's role", &statements.join(";\n")).await?;
         let grant = grant(server, &role, expires_at)?;
         self.guards.post(server, &role, expires_at).await?;
-        let attempts = readonly::prove(server, &grant.identity, &request.databases).await?;
+        let tried = readonly::prove(server, &grant.identity, &request.databases).await?;
         let handle = serde_json::json!({ "role": role });
-        let proof = LeaseProof { role, ttl: request.ttl, attempts, leases: Vec::new() };
+        let proof =
+            LeaseProof { role, ttl: request.ttl, attempts: tried.attempts, untried: tried.untried, leases: Vec::new() };
         proof.judge()?;
         Ok(Lease { grant, proof, handle, taken })
     }

@@ -1,8 +1,11 @@
 //! What the lease must not be able to do, tried with its own login in every database, after it turned off what a login may
 //! turn off. Only the server's refusal counts, by its SQLSTATE: a connection that breaks proves nothing.
+//!
+//! A backup can bring what answers before the server looks at a privilege: a rule on a table, an event trigger. What those would
+//! answer is not tried, and said; the sweep of the catalog looks at every right that such an attempt needs.
 use drill::agent::{ClientIdentity, SecretText};
 use drill::port::{Rows, Server, Session, SqlError};
-use drill::proof::Attempt;
+use drill::proof::{Attempt, Untried};
 use drill::secret::Secret;
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -66,39 +69,56 @@ const BLANK: &[(&str, &str)] = &[
     ),
 ];
 
+/// What was tried, and what could not be.
+#[derive(Default)]
+pub(in crate::credentials) struct Tried {
+    pub(in crate::credentials) attempts: Vec<Attempt>,
+    pub(in crate::credentials) untried: Vec<Untried>,
+}
+
 pub(super) async fn try_all(
     server: &dyn Server,
     identity: &ClientIdentity,
     databases: &[String],
-) -> Result<Vec<Attempt>, Stop> {
-    let mut attempts = Vec::new();
+) -> Result<Tried, Stop> {
+    let mut tried = Tried::default();
     for database in databases {
         let session = server.login(identity, database).await.map_err(|error| {
             Stop::new(Reason::Credentials, format!("logging in with the lease to database {database}: {error}"))
         })?;
-        attempts.extend(in_database(session.as_ref(), database).await?);
-        attempts.push(sweep(server, &identity.role, database).await?);
-        attempts.extend(changed_password(server, session.as_ref(), identity, database).await);
+        in_database(session.as_ref(), database, &mut tried).await?;
+        tried.attempts.push(sweep(server, &identity.role, database).await?);
+        tried.attempts.extend(changed_password(server, session.as_ref(), identity, database).await);
     }
     let elsewhere = server.login(identity, MAINTENANCE_DATABASE).await.map(drop);
-    attempts.push(refused(
+    tried.attempts.push(refused(
         "log in to a database that is not closed",
         MAINTENANCE_DATABASE,
         elsewhere,
         INSUFFICIENT_PRIVILEGE,
     ));
-    Ok(attempts)
+    Ok(tried)
 }
 
-async fn in_database(session: &dyn Session, database: &str) -> Result<Vec<Attempt>, Stop> {
+async fn in_database(session: &dyn Session, database: &str, tried: &mut Tried) -> Result<(), Stop> {
     let found = Found::look(session).await.map_err(|error| {
         Stop::new(Reason::Credentials, format!("reading with the lease in database {database}: {error}"))
     })?;
-    let mut attempts = Vec::new();
+    let attempts = &mut tried.attempts;
     for (what, statement) in REFUSED {
-        if let Some(statement) = found.fill(statement) {
-            let answer = session.run(&statement).await.map(drop);
-            attempts.push(refused(what, database, answer, INSUFFICIENT_PRIVILEGE));
+        match found.fill(statement) {
+            Filled::Statement(statement) => {
+                let answer = session.run(&statement).await.map(drop);
+                attempts.push(refused(what, database, answer, INSUFFICIENT_PRIVILEGE));
+            }
+            Filled::Nothing => {}
+            Filled::AnsweredByTheBackup(why) => {
+                tried.untried.push(Untried {
+                    what: (*what).to_owned(),
+                    database: database.to_owned(),
+                    why: why.to_owned(),
+                });
+            }
         }
     }
     for (what, query) in BLANK {
@@ -111,7 +131,7 @@ async fn in_database(session: &dyn Session, database: &str) -> Result<Vec<Attemp
         attempts
             .push(judged("see rows that policies hide (it must)", database, session.run(&all_rows).await, |_| true));
     }
-    Ok(attempts)
+    Ok(())
 }
 
 /// PostgreSQL lets every role change its own password. It must be good for nothing: a login without a certificate is refused.
@@ -169,13 +189,35 @@ async fn sweep(server: &dyn Server, role: &str, database: &str) -> Result<Attemp
 #[derive(Default)]
 struct Found {
     schema: Option<String>,
+    /// One without rules, where there is one.
     table: Option<(String, String)>,
+    table_has_rules: bool,
+    has_event_triggers: bool,
     table_with_policies: Option<String>,
 }
+
+#[derive(Debug, PartialEq, Eq)]
+enum Filled {
+    Statement(String),
+    /// What it needs is not there.
+    Nothing,
+    AnsweredByTheBackup(&'static str),
+}
+
+/// On what begins so, event triggers fire: none does on roles, databases, settings, TRUNCATE and LOCK, says PostgreSQL's "Event
+/// Trigger Firing Matrix".
+const FIRES: &[&str] = &["CREATE SCHEMA ", "CREATE TABLE ", "CREATE TEMPORARY TABLE ", "CREATE FUNCTION "];
+/// What rules rewrite.
+const REWRITTEN: &[&str] = &["INSERT ", "UPDATE ", "DELETE "];
 
 impl Found {
     async fn look(session: &dyn Session) -> Result<Self, SqlError> {
         const OWN: &str = "n.nspname OPERATOR(pg_catalog.!~) '^pg_' AND n.nspname <> 'information_schema'";
+        // Not `relhasrules`, which stays behind when the last rule goes, until the next vacuum.
+        const RULES: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid)";
+        // The other events come after what they tell of, and so after the refusal.
+        const EVENT_TRIGGERS: &str = "SELECT 1 FROM pg_catalog.pg_event_trigger \
+             WHERE evtevent = 'ddl_command_start' AND evtenabled IN ('O', 'A') LIMIT 1";
         let name = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)";
         let tables = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
         session.run("SET default_transaction_read_only = off").await?;
@@ -183,38 +225,51 @@ impl Found {
             "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n WHERE {OWN} ORDER BY n.oid LIMIT 1"
         );
         let table = format!(
-            "SELECT {name}, pg_catalog.quote_ident(a.attname) FROM {tables} \
+            "SELECT {name}, pg_catalog.quote_ident(a.attname), {RULES} FROM {tables} \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
              AND a.attgenerated = '' AND a.attidentity <> 'a' \
-             WHERE c.relkind IN ('r', 'p') AND {OWN} ORDER BY c.oid, a.attnum LIMIT 1"
+             WHERE c.relkind IN ('r', 'p') AND {OWN} ORDER BY {RULES}, c.oid, a.attnum LIMIT 1"
         );
         let with_policies = format!(
             "SELECT {name} FROM {tables} WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {OWN} ORDER BY c.oid LIMIT 1"
         );
         let schema = session.run(&schema).await?;
         let table = session.run(&table).await?;
+        let event_triggers = session.run(EVENT_TRIGGERS).await?;
         let with_policies = session.run(&with_policies).await?;
-        let pair = |rows: &Rows| match rows.first().map(Vec::as_slice) {
-            Some([Some(table), Some(column)]) => Some((table.clone(), column.clone())),
-            _ => None,
+        let (table, table_has_rules) = match table.first().map(Vec::as_slice) {
+            Some([Some(table), Some(column), rules]) => {
+                (Some((table.clone(), column.clone())), rules.as_deref() != Some("f"))
+            }
+            _ => (None, false),
         };
         Ok(Self {
             schema: cell(&schema).map(str::to_owned),
-            table: pair(&table),
+            table,
+            table_has_rules,
+            has_event_triggers: !event_triggers.is_empty(),
             table_with_policies: cell(&with_policies).map(str::to_owned),
         })
     }
 
-    fn fill(&self, statement: &str) -> Option<String> {
+    fn fill(&self, statement: &str) -> Filled {
+        let is_one_of = |commands: &[&str]| commands.iter().any(|command| statement.starts_with(command));
+        if self.has_event_triggers && is_one_of(FIRES) {
+            return Filled::AnsweredByTheBackup("an event trigger of the backup would answer");
+        }
+        if self.table_has_rules && is_one_of(REWRITTEN) {
+            return Filled::AnsweredByTheBackup("every table has rules, which would answer");
+        }
         let mut filled = statement.replace("muster_sandbox", ADMIN_ROLE);
         if statement.contains("{schema}") {
-            filled = filled.replace("{schema}", self.schema.as_ref()?);
+            let Some(schema) = &self.schema else { return Filled::Nothing };
+            filled = filled.replace("{schema}", schema);
         }
         if statement.contains("{table}") {
-            let (table, column) = self.table.as_ref()?;
+            let Some((table, column)) = &self.table else { return Filled::Nothing };
             filled = filled.replace("{column}", column).replace("{table}", table);
         }
-        Some(filled)
+        Filled::Statement(filled)
     }
 }
 
@@ -253,7 +308,35 @@ mod tests {
     #[test]
     fn attempts_on_what_is_not_there_are_left_out() {
         let found = Found { schema: Some("s".to_owned()), ..Found::default() };
-        assert_eq!(found.fill("CREATE TABLE {schema}.x ()").as_deref(), Some("CREATE TABLE s.x ()"));
-        assert_eq!(found.fill("DELETE FROM {table}"), None);
+        assert_eq!(found.fill("CREATE TABLE {schema}.x ()"), Filled::Statement("CREATE TABLE s.x ()".to_owned()));
+        assert_eq!(found.fill("DELETE FROM {table}"), Filled::Nothing);
+    }
+
+    #[test]
+    fn what_the_backup_would_answer_is_not_tried() {
+        let found = Found {
+            schema: Some("s".to_owned()),
+            table: Some(("s.t".to_owned(), "c".to_owned())),
+            table_has_rules: true,
+            has_event_triggers: true,
+            ..Found::default()
+        };
+        let left_out = |what: &str| {
+            let (_, statement) = REFUSED.iter().find(|(name, _)| *name == what).expect("it is tried");
+            matches!(found.fill(statement), Filled::AnsweredByTheBackup(_))
+        };
+        for what in [
+            "create a schema",
+            "create a temporary table",
+            "create a function",
+            "insert with read-only turned off",
+            "update with read-only turned off",
+            "delete with read-only turned off",
+        ] {
+            assert!(left_out(what), "{what}");
+        }
+        for what in ["create a role", "lock rows", "truncate a table", "take an advisory lock", "write a file"] {
+            assert!(!left_out(what), "{what}");
+        }
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use drill::agent::ClientIdentity;
 use drill::port::{Rows, Server, SqlError};
-use drill::proof::Attempt;
 use drill::schema::Taken;
 use drill::stop::Stop;
 use drill::verdict::Reason;
@@ -20,6 +19,7 @@ use drill::verdict::Reason;
 use crate::engine::postgresql::MAINTENANCE_DATABASE;
 use crate::engine::postgresql::text::identifier;
 
+pub(super) use attempts::Tried;
 pub(super) use guard::Guards;
 
 const A_MOMENT: Duration = Duration::from_mins(1);
@@ -43,15 +43,11 @@ pub(super) async fn close(server: &dyn Server, databases: &[String]) -> Result<B
 }
 
 /// Tries what it must not be able to do. One of the attempts gives it a password, which is cleared.
-pub(super) async fn prove(
-    server: &dyn Server,
-    identity: &ClientIdentity,
-    databases: &[String],
-) -> Result<Vec<Attempt>, Stop> {
-    let attempts = attempts::try_all(server, identity, databases).await?;
+pub(super) async fn prove(server: &dyn Server, identity: &ClientIdentity, databases: &[String]) -> Result<Tried, Stop> {
+    let tried = attempts::try_all(server, identity, databases).await?;
     let clear_password = format!("ALTER ROLE {} PASSWORD NULL", identifier(&identity.role));
     admin(server, "clearing the lease's password", &clear_password).await?;
-    Ok(attempts)
+    Ok(tried)
 }
 
 /// Tries to log in as whom was revoked, with a good certificate, and then as the administrator: a server that refuses everybody

@@ -80,7 +80,7 @@ impl VaultCredentials {
         admin(server, "opening the databases to the lease", &admitted).await?;
         let grant = grant(server, &user, expires_at)?;
         self.guards.post(server, &user, expires_at).await?;
-        let attempts = readonly::prove(server, &grant.identity, &request.databases).await?;
+        let tried = readonly::prove(server, &grant.identity, &request.databases).await?;
         let mut leases = before.leases;
         leases.push(StoredLease {
             id: lease,
@@ -90,7 +90,8 @@ impl VaultCredentials {
         });
         let ids: Vec<&str> = leases.iter().map(|lease| lease.id.as_str()).collect();
         let handle = serde_json::json!({ "role": user, "leases": ids });
-        let proof = LeaseProof { role: user, ttl: request.ttl, attempts, leases };
+        let proof =
+            LeaseProof { role: user, ttl: request.ttl, attempts: tried.attempts, untried: tried.untried, leases };
         proof.judge()?;
         Ok(Lease { grant, proof, handle, taken: before.taken })
     }

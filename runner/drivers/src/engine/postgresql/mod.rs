@@ -8,6 +8,9 @@ pub mod conf;
 pub mod content;
 pub mod dump;
 pub mod dump_header;
+#[cfg(test)]
+#[path = "../../../../../fuzz/properties/dump.rs"]
+mod dump_property;
 pub mod install;
 mod log;
 mod plan;

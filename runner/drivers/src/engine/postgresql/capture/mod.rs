@@ -10,6 +10,7 @@ mod schema;
 mod session;
 mod sink;
 mod snapshot;
+mod sort;
 mod throttle;
 mod tls;
 mod tools;
@@ -206,7 +207,7 @@ async fn dump_database(
     let command = pg_dump(request, place, snapshot, &dump_path, warnings);
     let meter = Arc::new(ScanMeter::new(request.max_rate));
     let side = SideFiles::create(request, place)?;
-    let options = scan::Options { digests: &request.digests, jobs: request.jobs.max(1) };
+    let options = scan::Options { digests: &request.digests, jobs: request.jobs.max(1), directory: place.work.path() };
     let sink = side.sink(place.work)?;
     let work = async {
         // The first trouble ends both.

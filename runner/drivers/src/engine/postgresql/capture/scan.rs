@@ -1,14 +1,15 @@
 //! Exact counts and content digests inside the snapshot, in one pass over each table.
 //!
 //! Large tables come first, one at a time, all connections reading ranges of one; then small tables, each by one connection.
-//! So the rows that are held at once are those of one large table ([`MAX_HELD`] at most, 805 MB) or of one small table a
-//! connection (at most 291 rows fit into a page, 596,000 into 16 MiB, 29 MB), and beside them one row a connection. Whose size
-//! is not known counts as large.
+//! So the rows that are held at once are those of one large table ([`MAX_HELD`] at most, 50 MB; what is more is sorted on disk)
+//! or of one small table a connection (at most 291 rows fit into a page, 596,000 into 16 MiB, 29 MB), and beside them one row a
+//! connection. Whose size is not known counts as large.
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drill::baseline::{Bucketing, ContentDigest, Form, Layout};
-use drill::content::{Collector, MAX_HELD, Pass, Row, RowReader, cut};
+use drill::content::{MAX_HELD, PlaceTooLarge, Row, RowReader};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
@@ -18,8 +19,9 @@ use super::super::content::{self, PageRange, copy_statement};
 use super::conninfo::ConnInfo;
 use super::digests::Digests;
 use super::session::Session;
-use super::sink::{Sink, TableBlocks};
+use super::sink::Sink;
 use super::snapshot::{Kind, Relation, Snapshot};
+use super::sort::{SORTING, Sorted, Sorter};
 use super::throttle::ScanMeter;
 
 /// Rows and bytes that a connection reads before it hands them over.
@@ -45,6 +47,8 @@ pub(super) struct Options<'a> {
     pub(super) digests: &'a Digests,
     /// Connections beside the one that holds the snapshot.
     pub(super) jobs: usize,
+    /// Of the backup.
+    pub(super) directory: &'a Path,
 }
 
 /// One relation to be read.
@@ -71,7 +75,8 @@ pub(super) async fn scan(
     sink: Sink,
     meter: &Arc<ScanMeter>,
 ) -> Result<Scanned, Stop> {
-    let scanner = Scanner { sink: Arc::new(Mutex::new(sink)), meter: meter.clone() };
+    let scanner =
+        Scanner { sink: Arc::new(Mutex::new(sink)), meter: meter.clone(), directory: options.directory.into() };
     let tasks = tasks(snapshot, options.digests).await?;
     let work = tasks.iter().map(|task| task.ranges.len().max(1)).sum();
     let mut team = Vec::new();
@@ -191,6 +196,8 @@ const ROLLBACK: &str = "ROLLBACK TO SAVEPOINT before_scan";
 struct Scanner {
     sink: Arc<Mutex<Sink>>,
     meter: Arc<ScanMeter>,
+    /// Where what does not fit into memory is sorted.
+    directory: Arc<Path>,
 }
 
 impl Scanner {
@@ -236,45 +243,30 @@ impl Scanner {
     }
 
     async fn digest(&self, team: &[Arc<Session>], task: &Arc<Task>, layout: &Layout) -> Result<Read, Stop> {
-        let mut start = 0;
-        let mut writing: Option<(OwnedMutexGuard<Sink>, TableBlocks)> = None;
-        loop {
-            let Some(pass) = self.pass(team, task, start).await? else { return Ok(None) };
-            let rows = pass.seen;
-            let (guard, table) = if let Some(both) = writing.take() {
-                both
-            } else {
-                let guard = self.sink.clone().lock_owned().await;
-                let table = guard.begin();
-                (guard, table)
-            };
-            let (mut guard, table, next) = blocking(move || write(guard, table, &pass)).await??;
-            let Some(next) = next else {
-                let digest = guard.finish(&table, layout)?;
-                return Ok(Some((rows, Some(digest))));
-            };
-            if next == start {
-                let problem = format!("more than {} rows of {} have one key", MAX_HELD / 2, task.quoted);
-                return Err(Stop::new(Reason::SandboxUnfit, problem)
-                    .advise("its unique index is damaged: REINDEX it, or leave the table out of --digests"));
+        let Some(sorted) = self.sorted(team, task).await? else { return Ok(None) };
+        let guard = self.sink.clone().lock_owned().await;
+        let (rows, layout) = (sorted.rows, layout.clone());
+        match blocking(move || write(guard, sorted, &layout)).await?? {
+            Ok(digest) => Ok(Some((rows, Some(digest)))),
+            Err(PlaceTooLarge) => {
+                let problem = format!("more than {MAX_HELD} rows of {} have one key", task.quoted);
+                Err(Stop::new(Reason::SandboxUnfit, problem)
+                    .advise("its unique index is damaged: REINDEX it, or leave the table out of --digests"))
             }
-            start = next;
-            writing = Some((guard, table));
         }
     }
 
-    /// One reading of the table. None: it is locked.
-    async fn pass(&self, team: &[Arc<Session>], task: &Arc<Task>, start: u64) -> Result<Option<Pass>, Stop> {
+    /// None: it is locked.
+    async fn sorted(&self, team: &[Arc<Session>], task: &Arc<Task>) -> Result<Option<Sorted>, Stop> {
         let (send, mut receive) = mpsc::channel::<Vec<Row>>(QUEUE);
-        let collecting = blocking(move || {
-            let mut collector = Collector::new(start, MAX_HELD);
+        let mut sorter = Sorter::new(&self.directory);
+        let sorting = blocking(move || {
             while let Some(rows) = receive.blocking_recv() {
-                for row in rows {
-                    collector.push(row);
-                }
+                rows.into_iter().try_for_each(|row| sorter.push(row))?;
             }
-            collector.finish()
+            sorter.finish()
         });
+        let sorting = async { sorting.await?.or_stop(Reason::SandboxUnfit, SORTING) };
         let next = Arc::new(AtomicUsize::new(0));
         let mut readers = JoinSet::new();
         for session in team {
@@ -289,8 +281,8 @@ impl Scanner {
             }
             Ok(locked)
         };
-        let (locked, pass) = tokio::try_join!(reading, collecting)?;
-        Ok((!locked).then_some(pass))
+        let (locked, sorted) = tokio::try_join!(reading, sorting)?;
+        Ok((!locked).then_some(sorted))
     }
 }
 
@@ -336,12 +328,17 @@ async fn read_ranges(
     Ok(true)
 }
 
-type Written = (OwnedMutexGuard<Sink>, TableBlocks, Option<u64>);
-
-fn write(mut guard: OwnedMutexGuard<Sink>, mut table: TableBlocks, pass: &Pass) -> Result<Written, Stop> {
-    let (groups, next) = cut(pass);
-    guard.add(&mut table, &groups)?;
-    Ok((guard, table, next))
+/// What stands in the baseline of one table. Nothing of another may be written meanwhile: its row digests are one piece.
+fn write(
+    mut sink: OwnedMutexGuard<Sink>,
+    sorted: Sorted,
+    layout: &Layout,
+) -> Result<Result<ContentDigest, PlaceTooLarge>, Stop> {
+    let mut table = sink.begin();
+    match sorted.cut(|groups| sink.add(&mut table, groups))? {
+        Ok(()) => sink.finish(&table, layout).map(Ok),
+        Err(too_large) => Ok(Err(too_large)),
+    }
 }
 
 /// Sorting and hashing a table takes seconds.
