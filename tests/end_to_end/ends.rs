@@ -1,5 +1,6 @@
 //! Every way in which a run can end leaves nothing behind (invariant 5).
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use whole_program::{Finished, Muster, Place, muster, sample};
@@ -27,6 +28,23 @@ fn a_signal_ends_the_work_and_not_the_teardown() {
         muster.signal(Signal::INT);
         let finished = muster.wait().expect(2);
         interrupted(&finished);
+        place.assert_nothing_left();
+    }
+}
+
+/// While the backup is staged and the sandbox's parts are made beside it: what has begun by then may go on without the run.
+#[test]
+fn a_signal_in_the_first_moments_leaves_nothing_to_a_later_reconciliation() {
+    let place = Place::new();
+    let drill = sample(&place, "shop").drill();
+    muster(&place, &["run", &drill]).expect(0);
+    for milliseconds in (0..400).step_by(20) {
+        let muster = begin(&place, &drill, "sandbox");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        muster.signal(Signal::INT);
+        let finished = muster.wait();
+        let result = finished.result();
+        assert_eq!(result["leftovers"], "none", "after {milliseconds} ms: {result}\n{}", finished.stderr);
         place.assert_nothing_left();
     }
 }

@@ -40,6 +40,9 @@ const PATIENCE: Duration = Duration::from_mins(15);
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return Err("there are two TLS providers".into());
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {

@@ -1,4 +1,6 @@
 //! The one file that names a driver.
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -6,6 +8,7 @@ use drill::config::{self, Production};
 use drill::port::{Alerts, Credentials};
 use drill::spec;
 use drill::stop::{OrStop, Stop};
+use drill::unit;
 use drill::verdict::Reason;
 use drivers::alert::alertmanager::Alertmanager;
 use drivers::alert::webhook::Webhook;
@@ -59,6 +62,9 @@ fn isolations(config: LocalConfig) -> Result<Isolations, Stop> {
     Ok(local.and_kubernetes(Arc::new(move |asked| Arc::new(clusters.isolation(asked))), past))
 }
 
+/// Bytes of a file of authorities: more than a whole bundle of public ones has.
+const MAX_CA: u64 = 1 << 20;
+
 /// Where alerts go.
 pub fn destinations(alerts: &config::Alerts) -> Result<Vec<Arc<dyn Alerts>>, Stop> {
     let mut destinations: Vec<Arc<dyn Alerts>> = Vec::new();
@@ -75,10 +81,39 @@ pub fn destinations(alerts: &config::Alerts) -> Result<Vec<Arc<dyn Alerts>>, Sto
 }
 
 /// The authorities that a destination names.
-fn ca(destination: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>, Stop> {
+pub fn ca(destination: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>, Stop> {
     let Some(file) = file else { return Ok(None) };
     let file = secrets::expand(file)?;
-    let read = std::fs::read(&file)
-        .or_stop(Reason::Internal, format!("alerts to `{destination}`: reading {}", file.display()));
-    read.map(Some).map_err(|stop| stop.advise("name a file of PEM certificates in `ca: { file: … }`"))
+    let tried = format!("alerts to `{destination}`: reading {}", file.display());
+    let mut bytes = Vec::new();
+    let read = File::open(&file).and_then(|file| file.take(MAX_CA + 1).read_to_end(&mut bytes));
+    let read = match read.or_stop(Reason::Internal, &tried) {
+        Ok(_) if bytes.len() as u64 > MAX_CA => {
+            Err(Stop::internal(format!("{tried}: it has more than {}", unit::size(MAX_CA))))
+        }
+        Ok(_) => Ok(Some(bytes)),
+        Err(stop) => Err(stop),
+    };
+    read.map_err(|stop| stop.advise("name a file of PEM certificates in `ca: { file: … }`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_authorities_has_a_bound() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("ca.pem");
+        let write = |bytes: u64| {
+            std::fs::write(&path, vec![b'x'; usize::try_from(bytes).expect("few")]).expect("written");
+            ca("pager", Some(&path))
+        };
+        assert_eq!(write(MAX_CA).expect("read").map(|bytes| bytes.len() as u64), Some(MAX_CA));
+        let stop = write(MAX_CA + 1).expect_err("too long");
+        assert!(stop.message.contains("pager") && stop.message.contains("more than"), "{stop:?}");
+        // What never ends is read no further.
+        let stop = ca("pager", Some(Path::new("/dev/zero"))).expect_err("endless");
+        assert!(stop.message.contains("more than") && stop.advice.is_some(), "{stop:?}");
+    }
 }

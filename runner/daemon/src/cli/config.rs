@@ -12,7 +12,7 @@ use drill::verdict::EXIT_NOTHING_BEGUN;
 use super::drill_file::wrapped;
 use super::serve::load;
 use super::style::{self, Mark, Style, clean};
-use crate::{secrets, state_dir};
+use crate::{secrets, state_dir, wiring};
 
 /// Check the daemon's configuration, or print its JSON Schema
 #[derive(clap::Args)]
@@ -87,6 +87,14 @@ impl Found {
         }
     }
 
+    fn ca(&mut self, destination: &str, file: Option<&Path>) {
+        let Some(shown) = file.map(Path::display) else { return };
+        match wiring::ca(destination, file) {
+            Ok(_) => self.0.push((Mark::Good, "its authorities", format!("{destination}: {shown}"))),
+            Err(stop) => self.0.push((Mark::Bad, "its authorities", stop.message)),
+        }
+    }
+
     fn secret(&mut self, key: &'static str, whose: &str, source: &SecretSource) {
         let shown = match source {
             SecretSource::File(path) => path.display().to_string(),
@@ -150,9 +158,11 @@ fn look(config: &Config) -> Found {
     for webhook in &config.alerts.webhooks {
         found.say("webhook", format!("{} at {}", webhook.name, host(&webhook.url)));
         found.secret("its secret", &webhook.name, &webhook.secret);
+        found.ca(&webhook.name, webhook.ca.as_deref());
     }
     for alertmanager in &config.alerts.alertmanagers {
         found.say("alertmanager", format!("{} at {}", alertmanager.name, host(&alertmanager.url)));
+        found.ca(&alertmanager.name, alertmanager.ca.as_deref());
     }
     if config.alerts.webhooks.is_empty() && config.alerts.alertmanagers.is_empty() {
         found.0.push((
@@ -205,18 +215,24 @@ mod tests {
         let text = "apiVersion: muster.dev/v1\nkind: Config\ndrills: [drills, nowhere]\nalerts:\n  webhooks:\n\
             \x20   - { name: one, url: 'https://hooks.example:8443/canary-0b?t=canary-0c', secret: { file: tight } }\n\
             \x20   - { name: two, url: 'https://hooks.example/canary-0d', secret: { file: loose } }\n\
-            \x20   - { name: three, url: 'https://hooks.example/', secret: { env: MUSTER_TEST_NO_SUCH_VARIABLE } }\n";
+            \x20   - { name: three, url: 'https://hooks.example/', secret: { env: MUSTER_TEST_NO_SUCH_VARIABLE } }\n\
+            \x20 alertmanagers:\n    - { name: four, url: 'https://alerts.example/', ca: { file: loose } }\n\
+            \x20   - { name: five, url: 'https://alerts.example/', ca: { file: none.pem } }\n";
         let config = drill::file::parse_config(text, place.path()).unwrap();
         let said = look(&config).text(Style::plain());
         assert!(!said.contains("canary"), "{said}");
-        for line in
-            ["one at https://hooks.example:8443\n", "(mode 644): chmod 600", "no variable MUSTER_TEST_NO_SUCH_VARIABLE"]
-        {
+        for line in [
+            "one at https://hooks.example:8443\n",
+            "(mode 644): chmod 600",
+            "no variable MUSTER_TEST_NO_SUCH_VARIABLE",
+            "none.pem",
+        ] {
             assert!(said.contains(line), "{line}: {said}");
         }
         let signs = |sign: &str| said.lines().filter(|line| line.starts_with(sign)).count();
-        // The directory that is not there and the variable; the file that others may read; drills and the other file.
-        assert_eq!((signs("✗"), signs("!"), signs("✓")), (2, 1, 2), "{said}");
+        // The directory, the variable and the authorities that are not there; the secret that others may read; drills, the other
+        // secret, and authorities, which anybody may read.
+        assert_eq!((signs("✗"), signs("!"), signs("✓")), (3, 1, 3), "{said}");
     }
 
     #[test]

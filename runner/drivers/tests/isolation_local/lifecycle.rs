@@ -10,6 +10,7 @@ use drill::ledger::Resource;
 use drill::port::{Exec, Isolation, SandboxInputs, SandboxSpec};
 use drivers::isolation::contract;
 use drivers::isolation::local::{LocalConfig, LocalIsolation, doctor};
+use futures_util::FutureExt;
 
 use crate::support::{self, LIMITS, Place, TestFn, initdb, until};
 use crate::test;
@@ -21,6 +22,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(what_was_planted_in_data_goes_and_misleads_nobody),
         test!(two_state_directories_do_not_know_each_other),
         test!(a_provision_that_nobody_awaits_leaves_nothing),
+        test!(a_directory_that_nobody_awaits_is_not_left),
         test!(the_runs_user_is_no_one_elses),
         test!(no_child_is_left_unreaped),
         test!(a_broken_bubblewrap_is_named),
@@ -132,7 +134,10 @@ async fn two_state_directories_do_not_know_each_other(place: Place) {
 }
 
 async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
-    for patience in [1, 5, 20, 60, 150, 700] {
+    let first = [1, 5, 20, 60, 150, 700];
+    // From then on the template is there, and is being copied in these moments.
+    let later = (0..30).map(|round| round * 3);
+    for patience in first.into_iter().chain(later) {
         let run = support::run_id();
         place.isolation.prepare(&run).await.expect("prepared");
         let inputs = SandboxInputs { template: Some(initdb()), port: 5432, ..SandboxInputs::default() };
@@ -144,6 +149,16 @@ async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
             place.isolation.release(&run, resource, None).await.expect("released");
         }
         assert_eq!(processes(&run), 0, "after {patience} ms");
+    }
+}
+
+async fn a_directory_that_nobody_awaits_is_not_left(place: Place) {
+    for _ in 0..20 {
+        let run = support::run_id();
+        // Begun, and given up at once.
+        drop(place.isolation.prepare(&run).now_or_never());
+        place.isolation.release(&run, Resource::Storage, None).await.expect("released");
+        assert_eq!(place.isolation.leftovers().await.expect("looked"), []);
     }
 }
 

@@ -1,8 +1,10 @@
 //! A boundary that is proven again while the run lasts, and what is told when it breaks.
 use drill::config::Production;
-use drill::spec::Kubernetes;
+use drill::spec::{Isolation, Kubernetes};
 
+use super::outside::agent_after;
 use super::*;
+use crate::executor::{Ended, Ports};
 
 const BRIEF: Duration = Duration::from_millis(5);
 

@@ -1,4 +1,6 @@
 //! Who is asked for the login of checks, and what is done when that one cannot.
+use std::path::Path;
+
 use drill::ledger::PhaseOutcome;
 use drill::spec::{Vault, VaultAuth};
 

@@ -3,6 +3,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use drill::id::RunId;
 use drill::stop::{OrStop, Stop};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 const CLUSTER: &str = "cluster.json";
 const OWNER: &str = "owner";
 const STAGING: &str = "staging";
+const REMOVAL: Duration = Duration::from_secs(30);
 
 /// `kubernetes/` in the state directory: one directory a run.
 #[derive(Debug, Clone)]
@@ -96,11 +98,18 @@ impl Records {
         Ok(runs)
     }
 
-    /// Blocks. False where there was none.
+    /// Blocks. False where there was none. Somebody may still stage into it for a moment: what appears meanwhile goes, too.
     pub(super) fn remove(&self, run: &RunId) -> Result<bool, Stop> {
         let mut found = false;
         for path in [self.path.join(format!(".tmp-{run}")), self.run(run)] {
-            match std::fs::remove_dir_all(&path) {
+            let until = Instant::now() + REMOVAL;
+            let removed = loop {
+                match std::fs::remove_dir_all(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < until => {}
+                    other => break other,
+                }
+            };
+            match removed {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => {
                     other.or_stop(Reason::Internal, format!("removing {}", path.display()))?;

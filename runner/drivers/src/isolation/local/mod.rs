@@ -28,6 +28,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::id::RunId;
@@ -61,6 +62,9 @@ impl LocalConfig {
     }
 }
 
+/// How long something may be in the making.
+const MADE: Duration = Duration::from_mins(1);
+
 /// What everything here shares.
 #[derive(Debug)]
 struct Shared {
@@ -68,8 +72,9 @@ struct Shared {
     program: PathBuf,
     bwrap: PathBuf,
     cgroups: Cgroups,
-    /// Read while a sandbox starts. Whoever releases waits for it: what starts later than the look is not seen.
-    starting: Arc<RwLock<()>>,
+    /// Read while a directory, a template or a sandbox is being made, which goes on although nobody may await it any more.
+    /// Whoever releases waits for it: what appears later than the look is not seen.
+    making: Arc<RwLock<()>>,
 }
 
 impl Shared {
@@ -91,8 +96,14 @@ impl LocalIsolation {
         let root = Root::open(&config)?;
         let bwrap = doctor::resolve(&config.bwrap);
         let shared =
-            Shared { root, program: config.program, bwrap, cgroups: Cgroups::detect(), starting: Arc::default() };
+            Shared { root, program: config.program, bwrap, cgroups: Cgroups::detect(), making: Arc::default() };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns when whatever is being made is there to be seen.
+    async fn made(&self) -> Result<(), Stop> {
+        let made = tokio::time::timeout(MADE, self.shared.making.write()).await;
+        made.or_stop(Reason::Internal, "waiting for what is being made of a sandbox").map(drop)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -120,7 +131,9 @@ impl Isolation for LocalIsolation {
 
     async fn prepare(&self, run: &RunId) -> Result<Storage, Stop> {
         let run = run.clone();
+        let making = Arc::clone(&self.shared.making).read_owned().await;
         self.blocking(move |shared| {
+            let _making = making;
             let (directory, uid) = shared.root.make_run(&run)?;
             let staging = directory.join("staging");
             Ok(Storage { handle: serde_json::json!({ "path": directory.path, "uid": uid }), staging })
@@ -139,10 +152,7 @@ impl Isolation for LocalIsolation {
         handle: Option<&serde_json::Value>,
     ) -> Result<ReleaseProof, Stop> {
         let (run, handle) = (run.clone(), handle.cloned());
-        if matches!(resource, Resource::Sandbox | Resource::Agent) {
-            let started = tokio::time::timeout(spawn::START * 2, self.shared.starting.write()).await;
-            drop(started.or_stop(Reason::Internal, "waiting for a sandbox that is being started")?);
-        }
+        self.made().await?;
         let wanted = Wanted::default();
         let go_on = wanted.0.clone();
         self.blocking(move |shared| match resource {

@@ -90,7 +90,7 @@ impl Start<'_> {
         launch.command.extend([inside::INIT.to_owned(), number(&theirs), number(&listener), port.to_string()]);
         launch.inherit = vec![theirs, listener];
         let group = launch.group.clone();
-        let running = spawn::launch(launch, Arc::clone(&self.shared.starting)).await?;
+        let running = spawn::launch(launch, Arc::clone(&self.shared.making)).await?;
         let control = Control::new(ours).or_stop(Reason::Internal, tried)?;
         if let Err(stop) = control.ready().await {
             let said = running.stderr.lock().map(|tail| tail.text()).unwrap_or_default();
@@ -228,7 +228,7 @@ impl Sandbox for LocalSandbox {
         launch.stdin = stdin;
         launch.stdout = Some(stdout);
         let group = launch.group.clone();
-        let running = spawn::launch(launch, Arc::clone(&self.shared.starting)).await?;
+        let running = spawn::launch(launch, Arc::clone(&self.shared.making)).await?;
         let handle = handle(&running, self.uid, &group)?;
         let stderr = Arc::clone(&running.stderr);
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).push(running);

@@ -28,7 +28,7 @@ use super::exec::Tail;
 use super::process::{self, Process};
 use super::{seccomp, sys};
 
-pub(super) const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(30);
 const KEPT_OF_STDERR: usize = 64 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -78,8 +78,8 @@ impl Drop for Running {
 /// Goes on to its end even where nobody awaits it any more: bubblewrap's child waits for its parent before it asks to die with
 /// it, so a parent killed in that moment leaves it waiting for ever. (muster itself killed in that moment does too; then
 /// `release` finds the child by its name.)
-pub(super) async fn launch(launch: Launch, starting: Arc<RwLock<()>>) -> Result<Running, Stop> {
-    let guard = starting.read_owned().await;
+pub(super) async fn launch(launch: Launch, making: Arc<RwLock<()>>) -> Result<Running, Stop> {
+    let guard = making.read_owned().await;
     let to_the_end = async {
         let running = launch_to_the_end(launch).await;
         drop(guard);

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use drill::port::{Exec, ExitStatus, Template};
@@ -58,7 +59,9 @@ async fn make(start: &Start<'_>, template: &Template, programs: Option<PathBuf>,
         return Err(Stop::new(Reason::SandboxUnfit, format!("{tried}: it ended with {:?}: {said}", output.status)));
     }
     let runs_own = start.shared.root.cache().join(format!(".tmp-{}", start.run));
+    let making = Arc::clone(&start.shared.making).read_owned().await;
     let keep = move || -> Result<(), Stop> {
+        let _making = making;
         started.running.first.kill();
         spawn::seen_ended(&started.running.first, END)?;
         publish(&data, &runs_own, &cached).or_stop(Reason::Internal, tried)

@@ -21,7 +21,7 @@ pub(super) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg) ->
 }
 
 /// Removes `name` in `parent` with all that is in it, and says how many entries that were. Absent is fine (0). `go_on` is asked
-/// often and may end it.
+/// often and may end it. Somebody may still write: what appears meanwhile goes, too, and nothing can appear in what is gone.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr, go_on: &dyn Fn() -> bool) -> io::Result<u64> {
     let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(0),
@@ -36,10 +36,15 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr, go_on: &dyn Fn() -> bo
     while let Some((fd, _)) = removal.stack.last() {
         let here = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
         if removal.empty_or_descend(here.as_fd())? {
-            let (_, name) = removal.stack.pop().ok_or_else(|| io::Error::other("the stack was not empty"))?;
+            let (fd, name) = removal.stack.pop().ok_or_else(|| io::Error::other("the stack was not empty"))?;
             let above = removal.stack.last().map_or(parent, |(fd, _)| fd.as_fd());
-            rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR)?;
-            removal.removed += 1;
+            match rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => removal.stack.push((fd, name)),
+                other => {
+                    other?;
+                    removal.removed += 1;
+                }
+            }
         }
     }
     Ok(removal.removed)
@@ -247,6 +252,27 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn what_is_written_while_it_is_removed_goes_too() {
+        let top = tempfile::tempdir().expect("a directory");
+        let run = top.path().join("run");
+        std::fs::create_dir_all(run.join("data/base")).expect("made");
+        let parent = File::open(top.path()).expect("opened");
+        let asked = std::cell::Cell::new(0);
+        // A copy that nobody waits for any more, and that has a file for each moment.
+        let copying = || {
+            asked.set(asked.get() + 1);
+            for directory in ["data/base", "data", "."] {
+                if asked.get() < 100 {
+                    let _ = std::fs::write(run.join(directory).join(format!("copied-{}", asked.get())), "");
+                }
+            }
+            true
+        };
+        remove(parent.as_fd(), c"run", &copying).expect("removed");
+        assert!(!run.exists());
+    }
 
     #[test]
     fn a_tree_deeper_than_any_stack_goes_and_what_its_links_name_stays() {
