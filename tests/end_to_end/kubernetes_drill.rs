@@ -1,4 +1,6 @@
 //! Whole drills on the real cluster, by an account with no more than deploy/kubernetes gives.
+mod asked;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -29,29 +31,29 @@ type Change<'a> = &'a dyn Fn(&str);
 #[test]
 fn a_changed_boundary_ends_the_run_at_once() {
     let Some(world) = World::new() else { return };
-    let changes: [(&str, Change); 4] = [
-        ("a policy that is deleted", &|sandbox| {
+    let changes: [(&str, &str, &str, Change); 4] = [
+        ("a policy that is deleted", "policy-deleted", "`dr-drill-isolation`", &|sandbox| {
             world.cluster.kubectl(&["-n", sandbox, "delete", "networkpolicy", "dr-drill-isolation"]);
         }),
-        ("a policy that is added", &|sandbox| {
+        ("a policy that is added", "policy-added", "`hole`", &|sandbox| {
             world.cluster.apply(&format!(
                 "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{ name: hole, namespace: {sandbox} }}\n\
                  spec: {{ podSelector: {{}}, policyTypes: [Egress], egress: [{{}}] }}\n"
             ));
         }),
-        ("a label that is taken", &|sandbox| {
+        ("a label that is taken", "pod-changed", "`app=restored-db`", &|sandbox| {
             world.cluster.kubectl(&["-n", sandbox, "label", "pod", "database", "app-"]);
         }),
-        ("the whole namespace", &|sandbox| {
+        ("the whole namespace", "namespace-deleted", "`dr-sandbox-shop-", &|sandbox| {
             world.cluster.kubectl(&["delete", "namespace", sandbox, "--wait=false"]);
         }),
     ];
-    for (what, change) in changes {
+    for (what, changed, object, change) in changes {
         let (mut running, id) = world.until_acquired("sandbox");
         change(&format!("dr-sandbox-{id}"));
         while running.next_event().is_some() {}
         let run = running.wait().expect(2);
-        assert_eq!(run.result()["reason"], "isolation-unproven", "{what}: {}", run.result());
+        asked::assert_breach_is_told(&run, what, changed, object);
         world.assert_nothing_left();
     }
 }

@@ -24,6 +24,8 @@ pub mod kind {
     pub const DRILL_INCONCLUSIVE: &str = "drill-inconclusive";
     /// A run that was due could not begin.
     pub const RUN_NOT_BEGUN: &str = "run-not-begun";
+    /// The isolation of a sandbox was changed or opened while a run went on.
+    pub const ISOLATION_BREACHED: &str = "isolation-breached";
     /// A run could not remove all that it made.
     pub const LEFTOVERS: &str = "leftovers";
     /// A drill file cannot be used as it is.
@@ -178,6 +180,7 @@ impl Alarms {
                 self.resolve(kind::DRILL_FAILED, subject).await;
                 self.resolve(kind::DRILL_INCONCLUSIVE, subject).await;
                 self.resolve(kind::ARTIFACT_REFUSED, subject).await;
+                self.resolve(kind::ISOLATION_BREACHED, subject).await;
             }
             Verdict::Failed => {
                 self.raise(of_run(kind::DRILL_FAILED)).await;
@@ -222,7 +225,41 @@ fn alert(
 
 #[cfg(test)]
 mod tests {
-    use drill::port::KINDS;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use drill::ledger::State;
+    use drill::port::{KINDS, Outbox};
+    use drill::verdict::{Leftovers, Reason};
+    use drivers::store::fake::MemoryStore;
+
+    use super::{Alarms, alert, kind};
+    use crate::executor::Ended;
+    use crate::sample;
+
+    /// It stays open while runs show nothing, and while they fail: only a run that went well in a sandbox that held closes it.
+    #[tokio::test]
+    async fn a_breach_is_open_until_a_run_of_the_drill_passes() {
+        let store = Arc::new(MemoryStore::new());
+        let alarms = Alarms::new(Arc::clone(&store) as Arc<dyn Outbox>);
+        let started = sample::started("orders", Path::new("/evidence"));
+        let drill = started.drill.clone();
+        alarms.raise(alert(kind::ISOLATION_BREACHED, "orders", Some(drill.clone()), None, "opened", None)).await;
+        let ends = [
+            (Reason::IsolationBreached, true),
+            (Reason::Interrupted, true),
+            (Reason::CheckFailed, true),
+            (Reason::Proven, false),
+        ];
+        for (reason, open) in ends {
+            let summary = sample::summary(reason, "what happened");
+            let state = State::new(started.clone());
+            let ended = Ended { state, summary, leftovers: Leftovers::None, trouble: None };
+            alarms.run_ended(&drill, &Ok(ended)).await;
+            let alerts = store.open_alerts().await.expect("it can be read");
+            assert_eq!(alerts.iter().any(|alert| alert.kind == kind::ISOLATION_BREACHED), open, "{reason:?}");
+        }
+    }
 
     #[test]
     fn every_kind_is_listed_with_what_it_means_and_none_is_that_nobody_raises() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::id::Sha256Digest;
+use crate::network::Target;
 use crate::secret::SecretSource;
 use crate::spec::Vault;
 
@@ -22,13 +23,15 @@ pub struct Config {
     pub alerts: Alerts,
     pub logs: Logs,
     pub retention: Retention,
-    /// Beginnings of Vault paths that no drill may use.
+    /// What no drill may use or reach.
     pub production: Production,
 }
 
 /// What belongs to production, and so to no drill.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Production {
+    /// What every drill in a cluster must prove out of its reach, beside its own list.
+    pub networks: Vec<Target>,
     /// `MOUNT`, or `MOUNT/PATH` where drills share the mount with production; with `NAMESPACE/` before it where there is one.
     pub vault: Vec<String>,
 }

@@ -12,6 +12,7 @@ pub mod finding;
 pub mod id;
 pub mod ledger;
 pub mod manifest;
+pub mod network;
 pub mod phase;
 pub mod port;
 pub mod proof;

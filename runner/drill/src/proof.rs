@@ -58,6 +58,18 @@ impl IsolationProof {
         }
         Ok(())
     }
+
+    /// Of a proof after one that held: what is open now was opened, and what could not be tried tells nothing.
+    pub fn judge_again(&self) -> Result<(), Stop> {
+        let open = |probe: &&Probe| probe.expected == Expected::Closed && probe.observed == Expected::Open;
+        let open: Vec<String> =
+            self.probes.iter().filter(open).map(|probe| format!("{} ({})", probe.name, probe.detail)).collect();
+        if open.is_empty() {
+            return self.judge();
+        }
+        let message = format!("the sandbox's isolation did not hold while the run went on: {}", open.join("; "));
+        Err(Stop::new(Reason::IsolationBreached, message).because("probe-open"))
+    }
 }
 
 /// One limit and what enforces it.

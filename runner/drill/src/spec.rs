@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DrillName, Sha256Digest};
 use crate::manifest::Part;
+use crate::network::Target;
 
 pub use self_test::{SelfTest, noticed_by};
 pub use sources::{Exercise, Fallback, Place};
@@ -162,6 +164,14 @@ impl Isolation {
             },
         }
     }
+
+    /// None: nobody but root of this machine could open what was closed.
+    pub fn probe_interval(&self) -> Option<Duration> {
+        match self {
+            Self::Local(_) => None,
+            Self::Kubernetes(asked) => Some(asked.probe_interval),
+        }
+    }
 }
 
 /// A namespace of its own in a cluster.
@@ -179,8 +189,23 @@ pub struct Kubernetes {
     pub disk: u64,
     /// Thousandths of a core. None: no limit.
     pub cpu_millis: Option<u32>,
-    /// Addresses and ports that must be out of reach.
-    pub production: Vec<String>,
+    /// What must be out of reach.
+    pub production: Vec<Target>,
+    /// Who may come to the database's port beside the agent.
+    pub orchestrator: Option<IpNet>,
+    /// How often isolation is proven again while the backup is restored and looked at.
+    pub probe_interval: Duration,
+    /// None: the node's own disk, for as long as the pod lives.
+    pub claim: Option<Claim>,
+}
+
+/// A volume that is claimed for the restored databases of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// None: the cluster's default.
+    pub storage_class: Option<String>,
+    /// Bytes.
+    pub size: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

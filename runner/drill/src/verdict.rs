@@ -49,6 +49,8 @@ pub enum Reason {
     SandboxUnfit,
     TemplateDrift,
     IsolationUnproven,
+    /// What had been proven was changed, or opened, while the run went on.
+    IsolationBreached,
     /// A limit of the sandbox or of a plugin was reached.
     LimitReached,
     Credentials,
@@ -69,7 +71,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Proven,
         Self::ArtifactRefused,
         Self::RestoreFailed,
@@ -80,6 +82,7 @@ impl Reason {
         Self::SandboxUnfit,
         Self::TemplateDrift,
         Self::IsolationUnproven,
+        Self::IsolationBreached,
         Self::LimitReached,
         Self::Credentials,
         Self::Deadline,
@@ -105,6 +108,7 @@ impl Reason {
             Self::SandboxUnfit => "sandbox-unfit",
             Self::TemplateDrift => "template-drift",
             Self::IsolationUnproven => "isolation-unproven",
+            Self::IsolationBreached => "isolation-breached",
             Self::LimitReached => "limit-reached",
             Self::Credentials => "credentials",
             Self::Deadline => "deadline",
@@ -130,6 +134,7 @@ impl Reason {
             Self::SandboxUnfit
             | Self::TemplateDrift
             | Self::IsolationUnproven
+            | Self::IsolationBreached
             | Self::LimitReached
             | Self::Credentials
             | Self::Deadline

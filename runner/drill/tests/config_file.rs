@@ -35,7 +35,7 @@ alerts:
   alertmanagers: [{ name: main, url: 'http://127.0.0.1:9093/' }]
 logs: { format: json, level: debug, file: /var/log/muster.log }
 retention: { age: 400d, runs: 1000 }
-production: { vault: [database-production, shared/database/orders] }
+production: { vault: [database-production, shared/database/orders], networks: ['10.20.0.0/16:5432', '10.20.7.5:6432'] }
 ";
 
 #[test]
@@ -70,6 +70,9 @@ fn every_key_makes_a_difference() {
     assert_eq!(config.logs.sink, LogSink::File("/var/log/muster.log".into()));
     assert_eq!(config.retention.age, Some(Duration::from_hours(400 * 24)));
     assert_eq!(config.retention.runs, Some(1_000));
+    assert_eq!(config.production.vault, ["database-production", "shared/database/orders"]);
+    let networks: Vec<String> = config.production.networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.20.0.0/16:5432", "10.20.7.5:6432"]);
 }
 
 #[test]

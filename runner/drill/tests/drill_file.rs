@@ -113,7 +113,10 @@ fn full_in_a_cluster() -> Value {
         "image": format!("registry.example/postgres@sha256:{}", "0a".repeat(32)),
         "musterImage": format!("registry.example/muster@sha256:{}", "0b".repeat(32)),
         "limits": { "memory": "3GiB", "disk": "52GiB", "cpuMillis": 1500 },
-        "production": ["10.20.0.5:5432"],
+        "production": ["10.20.0.5:5432", "10.21.0.0/16:5432"],
+        "orchestratorCidr": "10.30.0.0/24",
+        "probeInterval": "45s",
+        "storage": { "claim": { "storageClass": "fast", "size": "53GiB" } },
     } });
     value
 }
@@ -354,7 +357,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(!validator.is_valid(&more), "{place}");
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
-    for (place, key) in [("/spec/isolation/kubernetes", "storage"), ("/spec/source/trustedKeys/0", "secretRef")] {
+    for (place, key) in [("/spec/isolation/kubernetes", "artifact"), ("/spec/source/trustedKeys/0", "secretRef")] {
         let mut later = if place.contains("kubernetes") { full_in_a_cluster() } else { full() };
         later.pointer_mut(place).unwrap()[key] = json!({});
         assert!(!validator.is_valid(&later), "{key}");
@@ -532,4 +535,33 @@ spec:
     let drill = read(text).unwrap();
     assert_eq!(drill.checks[0].limits, drill.checks[1].limits);
     assert_eq!(drill.checks[1].limits.memory, 8 << 20);
+}
+
+#[test]
+fn a_network_that_is_none_says_why_and_where() {
+    let wrong = |key: &str, value: Value| {
+        let mut full = full_in_a_cluster();
+        full["spec"]["isolation"]["kubernetes"][key] = value;
+        let text = serde_json::to_string_pretty(&full).unwrap();
+        let line = text.lines().position(|line| line.contains(&format!("\"{key}\""))).unwrap() + 1;
+        (read(&text).unwrap_err(), line)
+    };
+    for (key, value, why) in [
+        ("orchestratorCidr", json!("10.30.0.0"), "not a network in CIDR notation"),
+        ("orchestratorCidr", json!("10.30.0.7/24"), "the network itself is 10.30.0.0/24"),
+        ("orchestratorCidr", json!("0.0.0.0/0"), "every address there is"),
+        ("orchestratorCidr", json!("::/0"), "every address there is"),
+        ("orchestratorCidr", json!("10.21.4.0/24"), "lets in what is listed as production's: 10.21.0.0/16:5432"),
+        ("orchestratorCidr", json!("10.20.0.0/24"), "lets in what is listed as production's: 10.20.0.5:5432"),
+        ("probeInterval", json!("9s"), "between 10.0 s and 1 h"),
+        ("probeInterval", json!("2h"), "between 10.0 s and 1 h"),
+    ] {
+        let (said, line) = wrong(key, value);
+        assert!(said.contains(why) && said.contains(&format!("{line} |")), "{key}, line {line}: {said}");
+    }
+    let production = |targets: Value| wrong("production", targets).0;
+    assert!(production(json!(["10.20.0.0/40:5432"])).contains("not a network in CIDR notation"));
+    assert!(production(json!(["10.20.0.0/16"])).contains("is not an address or a network, and a port"));
+    let many: Vec<String> = (0..33).map(|last| format!("10.20.0.{last}:5432")).collect();
+    assert!(production(json!(many)).contains("33 targets are listed, and 32 can be tried"));
 }

@@ -47,7 +47,7 @@ fn what_is_left_out_has_a_default_and_files_lie_beside_the_drill() {
 #[test]
 fn what_is_productions_is_known_by_its_mount_or_its_path() {
     let forbids = |listed: &str, more: &str| {
-        let production = Production { vault: vec!["elsewhere".to_owned(), listed.to_owned()] };
+        let production = Production { vault: vec!["elsewhere".to_owned(), listed.to_owned()], ..Production::default() };
         production.forbids(&vault(more)).map(str::to_owned)
     };
     assert_eq!(forbids("database", ""), Some("database".to_owned()));

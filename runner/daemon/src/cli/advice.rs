@@ -58,6 +58,10 @@ fn by_reason(state: &State, summary: &Summary) -> Option<String> {
             "nothing was restored, because something could have got out: `muster report {run}` names the probe; close that \
              way, see `muster doctor`, then `muster run {file}`"
         ),
+        Reason::IsolationBreached => format!(
+            "find out who opened the sandbox, because restored data lay in it: `muster report {run}` names what was changed; then \
+             `muster run {file}`"
+        ),
         Reason::LimitReached => format!(
             "if what was asked for is right, raise that limit (`isolation: {{ local: {{ limits }} }}`, or the check's own \
              `limits`), then `muster run {file}`"

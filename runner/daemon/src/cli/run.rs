@@ -7,7 +7,7 @@ use drill::config::Production;
 use drill::file::Options;
 use drill::id::Sha256Digest;
 use drill::ledger::{Damage, Owner, Trigger};
-use drill::spec::{Credentials, Drill, DumpSource, Place};
+use drill::spec::{Credentials, Drill, DumpSource, Isolation, Place};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::{EXIT_NOTHING_BEGUN, Leftovers, Reason, exit_code};
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,9 +77,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let mut loaded = Some(load_checks(&drill, &directory)?);
     let state_directory = state_dir::resolve()?;
     let mut ports = wiring::local(&state_directory)?;
-    ports.production = match &drill.credentials {
-        Credentials::Embedded { .. } => Production::default(),
-        Credentials::Vault(_) => production(args.config.as_deref())?,
+    ports.production = match (&drill.credentials, &drill.isolation) {
+        (Credentials::Embedded { .. }, Isolation::Local(_)) => Production::default(),
+        (Credentials::Vault(_), _) | (_, Isolation::Kubernetes(_)) => production(args.config.as_deref())?,
     };
     let me = ThisProcess::register(&state_directory)?;
     settle(&ports, &me, &state_directory).await;

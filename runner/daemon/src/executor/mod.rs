@@ -2,6 +2,7 @@
 //!
 //! Start at [`execute`]. [`recover`] ends what another process of muster left behind, by the same teardown.
 mod baselines;
+mod boundary;
 mod cancel;
 mod checks;
 mod isolations;

@@ -17,6 +17,7 @@ use drill::verdict::Reason;
 use futures_util::future::OptionFuture;
 
 use super::baselines::Baselines;
+use super::boundary::{self, Again};
 use super::journal::Journal;
 use super::lease::{WarmUp, lease, warm_up};
 use super::run::Request;
@@ -99,6 +100,7 @@ async fn phase_begun_before<T>(
 ) -> Result<T, Stop> {
     context.journal.append(Event::PhaseStarted { phase }).await?;
     let begun = Instant::now();
+    let again = Again::default();
     let result = tokio::select! {
         // A signal wins over a phase that ends at the same time.
         biased;
@@ -106,6 +108,7 @@ async fn phase_begun_before<T>(
         // Checks may say what they saw; a second signal does not wait for them.
         () = context.cancel.insisted() => Err(interrupted(phase)),
         stop = broken(context.live) => Err(stop),
+        stop = again.broken(context, phase) => Err(stop),
         result = tokio::time::timeout(allowed.saturating_sub(spent), work) => match result {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(stop)) => Err(first_cause(context.live, stop).await),
@@ -116,7 +119,13 @@ async fn phase_begun_before<T>(
         Ok((value, note)) => (PhaseOutcome::Done { note }, Ok(value)),
         Err(stop) => (PhaseOutcome::Stopped(stop.clone()), Err(stop)),
     };
+    again.write_down(context, phase).await?;
     context.journal.phase_ended(phase, spent + begun.elapsed(), outcome).await?;
+    if let Err(stop) = &result
+        && boundary::is_breach(stop)
+    {
+        boundary::tell(context, phase, stop).await?;
+    }
     result
 }
 
@@ -142,12 +151,12 @@ async fn broken(live: &Live) -> Stop {
     }
 }
 
-/// A phase that fails because the sandbox ran out of something says so, and not what followed from it.
+/// A phase that fails because the sandbox ran out of something, or was opened, says so, and not what followed from it.
 async fn first_cause(live: &Live, stop: Stop) -> Stop {
     let sandbox = live.parts().sandbox.clone();
     let Some(sandbox) = sandbox else { return stop };
     match tokio::time::timeout(AFTERSHOCK, sandbox.breach()).await {
-        Ok(breach) if breach.reason == Reason::LimitReached => breach,
+        Ok(breach) if matches!(breach.reason, Reason::LimitReached | Reason::IsolationBreached) => breach,
         Ok(_) | Err(_) => stop,
     }
 }
@@ -157,6 +166,7 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
     let drill = &context.request.drill;
     let work = async {
         refuse_quarantined(context, opened).await?;
+        boundary::lets_no_production_in(&drill.isolation)?;
         let plan = context.ports.engine.plan(&opened.manifest, &drill.engine).await?;
         let limits = drill.isolation.limits();
         let isolation = context.ports.isolations.of(&drill.isolation)?;

@@ -53,11 +53,12 @@ impl Ended {
 
 /// Runs a drill. An error means that nothing was begun; whatever happens after the claim is in [`Ended`].
 pub async fn execute(
-    request: Request,
+    mut request: Request,
     ports: &Ports,
     observer: Arc<dyn Observer>,
     cancel: Cancel,
 ) -> Result<Ended, Stop> {
+    request.drill.isolation = request.drill.isolation.beside(&ports.production);
     let started = started(&request)?;
     // Before the claim: what is in the ledger and not live is recovered.
     let _live = ports.live.begin(&started.run);

@@ -1,4 +1,5 @@
 //! The executor against fakes: a crash at every step, recovered twice, leaves nothing; and what went wrong is said.
+mod boundary;
 mod lease;
 mod outside;
 

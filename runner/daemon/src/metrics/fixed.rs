@@ -27,6 +27,7 @@ pub(super) struct Fixed {
     pub(super) schedule_lag: Histogram,
     pub(super) leases: OfLeases,
     pub(super) isolation_failed: IntCounter,
+    pub(super) isolation_breached: IntCounter,
     pub(super) store_operation: HistogramVec,
     pub(super) store_errors: IntCounterVec,
     pub(super) alert_deliveries: IntCounterVec,
@@ -61,6 +62,10 @@ impl Fixed {
                 "muster_isolation_proofs_failed_total",
                 "Runs that stopped because the isolation of their sandbox was not proven.",
             )?,
+            isolation_breached: IntCounter::new(
+                "muster_isolation_breaches_total",
+                "Runs that stopped because the isolation of their sandbox was changed or opened while they went on.",
+            )?,
             store_operation: HistogramVec::new(
                 histogram("muster_store_operation_seconds", "How long the store took.", OF_STORE),
                 &["operation"],
@@ -86,11 +91,12 @@ impl Fixed {
         }
         let build = GaugeVec::new(Opts::new("muster_build_info", "Always 1; which muster this is."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let all: [Box<dyn Collector>; 9] = [
+        let all: [Box<dyn Collector>; 10] = [
             Box::new(build),
             Box::new(fixed.phase_duration.clone()),
             Box::new(fixed.schedule_lag.clone()),
             Box::new(fixed.isolation_failed.clone()),
+            Box::new(fixed.isolation_breached.clone()),
             Box::new(fixed.store_operation.clone()),
             Box::new(fixed.store_errors.clone()),
             Box::new(fixed.alert_deliveries.clone()),

@@ -123,8 +123,10 @@ impl Metrics {
             }
             Event::Isolation(proof) if proof.judge().is_err() => self.unproven(going),
             Event::Concluded(summary) => {
-                if summary.reason == Reason::IsolationUnproven {
-                    self.unproven(going);
+                match summary.reason {
+                    Reason::IsolationUnproven => self.unproven(going),
+                    Reason::IsolationBreached => self.fixed.isolation_breached.inc(),
+                    _ => {}
                 }
                 let self_test = going.self_test;
                 lock(&self.of(drill)).concluded(self_test, summary);

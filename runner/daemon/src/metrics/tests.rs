@@ -166,6 +166,7 @@ fn a_run_is_counted_and_measured_and_what_it_left_is_owed_until_it_goes() {
             ("muster_leftovers{drill=\"orders\"}", 1.0),
             ("muster_evidence_chain_sequence", 12.0),
             ("muster_isolation_proofs_failed_total", 0.0),
+            ("muster_isolation_breaches_total", 0.0),
         ],
     );
     assert!(value(&text, "muster_plugin_cpu_seconds{drill=\"orders\",check=\"rows\"}").is_some());
@@ -212,6 +213,16 @@ fn an_isolation_that_is_not_proven_counts_once() {
     assert_has(&metrics.render(), &[("muster_isolation_proofs_failed_total", 1.0)]);
     run(&metrics, &started, vec![concluded]);
     assert_has(&metrics.render(), &[("muster_isolation_proofs_failed_total", 2.0)]);
+}
+
+#[test]
+fn a_boundary_that_is_broken_is_counted_apart_from_one_that_was_never_proven() {
+    let (metrics, _) = metrics(vec![known(drill("orders", ""))]);
+    let started = sample::started("orders", Path::new("/evidence"));
+    let concluded = Event::Concluded(sample::summary(Reason::IsolationBreached, "policy `open` was added"));
+    run(&metrics, &started, vec![concluded]);
+    let counts = [("muster_isolation_breaches_total", 1.0), ("muster_isolation_proofs_failed_total", 0.0)];
+    assert_has(&metrics.render(), &counts);
 }
 
 #[test]

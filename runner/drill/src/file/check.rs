@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use super::problem::{Problem, Problems};
 use super::tree::Node;
-use super::{DEFAULT_CHECKS, Options, rule, self_test};
+use super::{DEFAULT_CHECKS, Options, kubernetes, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
     Blackout, Check, CheckLimits, Credentials, Deadlines, Drill, DumpSignature, DumpSource, Enforcement, Exercise,
-    Fallback, Fidelity, Grant, Isolation, Kubernetes, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule,
-    Source, TrustedKey,
+    Fallback, Fidelity, Grant, Isolation, Limits, Missed, Need, Objectives, Plugin, Postgresql, Schedule, Source,
+    TrustedKey,
 };
 use crate::unit;
 
 const DEFAULT_JOBS: u32 = 2;
 const DEFAULT_PROCESSES: u32 = 200;
-const DEFAULT_POD_MEMORY: u64 = 1 << 30;
-const DEFAULT_POD_DISK: u64 = 8 << 30;
 const DEFAULT_TTL: Duration = Duration::from_mins(15);
 
 /// None where form was so wrong that there is no name; `problems` says why.
@@ -41,7 +39,7 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         objectives: objectives(spec.get("objectives")),
         source: source?,
         engine,
-        isolation: isolation(spec.get("isolation"), options),
+        isolation: isolation(spec.get("isolation"), options, problems),
         credentials: credentials(spec, problems)?,
         checks,
         deadlines,
@@ -246,27 +244,11 @@ fn is_off(text: &str) -> bool {
         || (!text.is_empty() && ("false".starts_with(&text) || "no".starts_with(&text)))
 }
 
-fn isolation(node: Option<&Node>, options: Options) -> Isolation {
-    match node.get("kubernetes").and_then(kubernetes) {
+fn isolation(node: Option<&Node>, options: Options, problems: &mut Problems) -> Isolation {
+    match node.get("kubernetes").and_then(|node| kubernetes::read(node, problems)) {
         Some(kubernetes) => Isolation::Kubernetes(kubernetes),
         None => local(node.get("local"), options),
     }
-}
-
-/// None where form has said what is missing.
-fn kubernetes(node: &Node) -> Option<Kubernetes> {
-    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
-    let limits = node.get("limits");
-    let addresses = node.get("production").map(Node::items).unwrap_or_default().iter();
-    Some(Kubernetes {
-        context: text("context"),
-        image: text("image")?,
-        muster_image: text("musterImage")?,
-        memory: size(limits, "memory").unwrap_or(DEFAULT_POD_MEMORY),
-        disk: size(limits, "disk").unwrap_or(DEFAULT_POD_DISK),
-        cpu_millis: number(limits, "cpuMillis"),
-        production: addresses.filter_map(Node::text).map(str::to_owned).collect(),
-    })
 }
 
 fn local(node: Option<&Node>, options: Options) -> Isolation {

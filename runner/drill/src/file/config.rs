@@ -8,7 +8,7 @@ use super::problem::{Problem, Problems};
 use super::rule::{Complaint, TextRule};
 use super::shape::{Choice, DAY, DECADE, Form, IfEmpty, SECOND, Shape, duration, optional, required};
 use super::tree::Node;
-use super::{MAX_SIZE, form, rule, tree, vault};
+use super::{MAX_SIZE, form, kubernetes, rule, tree, vault};
 use crate::config::{
     Alertmanager, Alerts, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink, Logs, Production,
     Retention, Role, Shutdown, Tls, Token, Webhook,
@@ -74,7 +74,7 @@ impl Reader<'_> {
             http: self.http(root.get("http"))?,
             alerts: self.alerts(root.get("alerts"), &mut names),
             logs: self.logs(root.get("logs")),
-            production: production(root.get("production")),
+            production: self.production(root.get("production")),
             retention: Retention { age: time(retention, "age"), runs: number(retention, "runs") },
         })
     }
@@ -160,6 +160,14 @@ impl Reader<'_> {
         }
     }
 
+    fn production(&mut self, node: Option<&Node>) -> Production {
+        let listed = node.and_then(|node| node.get("vault")).map(Node::items).unwrap_or_default();
+        Production {
+            vault: listed.iter().filter_map(Node::text).map(str::to_owned).collect(),
+            networks: kubernetes::targets(node.and_then(|node| node.get("networks")), self.problems),
+        }
+    }
+
     fn secret(&self, node: &Node) -> Option<SecretSource> {
         let file = text(Some(node), "file").map(|file| SecretSource::File(self.path(file)));
         file.or_else(|| text(Some(node), "env").map(|name| SecretSource::Env(name.to_owned())))
@@ -182,11 +190,6 @@ impl Reader<'_> {
     fn path(&self, text: &str) -> PathBuf {
         if text.starts_with("${") { PathBuf::from(text) } else { self.base.join(text) }
     }
-}
-
-fn production(node: Option<&Node>) -> Production {
-    let listed = node.and_then(|node| node.get("vault")).map(Node::items).unwrap_or_default();
-    Production { vault: listed.iter().filter_map(Node::text).map(str::to_owned).collect() }
 }
 
 fn text<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n str> {
@@ -272,11 +275,18 @@ static CONFIG: Shape = Shape {
 
 static PRODUCTION: Shape = Shape {
     choice: Choice::Any,
-    keys: &[optional(
-        "vault",
-        Form::List { item: &Form::Text(&vault::MOUNT), if_empty: None },
-        "Paths of database secrets engines: MOUNT, or MOUNT/PATH of a mount that drills share. A drill that names one is refused.",
-    )],
+    keys: &[
+        optional(
+            "vault",
+            Form::List { item: &Form::Text(&vault::MOUNT), if_empty: None },
+            "Paths of database secrets engines: MOUNT, or MOUNT/PATH of a mount that drills share. A drill that names one is refused.",
+        ),
+        optional(
+            "networks",
+            Form::List { item: &Form::Text(&kubernetes::TARGET), if_empty: None },
+            "Addresses or networks, each with a port, that every drill in a cluster must prove out of reach, such as 10.20.0.0/16:5432.",
+        ),
+    ],
 };
 
 static EVIDENCE: Shape = Shape {

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod cron;
 mod form;
+mod kubernetes;
 mod problem;
 mod rule;
 mod schema;

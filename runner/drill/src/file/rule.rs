@@ -121,16 +121,6 @@ pub(super) static IMAGE: TextRule = TextRule {
     example: "registry.example/postgres@sha256:0000000000000000000000000000000000000000000000000000000000000000",
 };
 
-pub(super) static TARGET: TextRule = TextRule {
-    check: |text| match text.parse::<std::net::SocketAddr>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Complaint::new(format!("`{text}` is not an address and a port"))
-            .hint("such as 10.20.0.5:5432 or [2001:db8::5]:5432; names are not looked up")),
-    },
-    pattern: None,
-    example: "10.20.0.5:5432",
-};
-
 pub(super) static CRON: TextRule =
     TextRule { check: cron::check, pattern: Some("^(@[a-z]+|\\S+(\\s+\\S+){4,5})$"), example: "15 2 * * *" };
 

@@ -79,7 +79,7 @@ pub(super) const WEEK: Duration = Duration::from_hours(7 * 24);
 pub(super) const DECADE: Duration = Duration::from_hours(3_653 * 24);
 pub(super) const MIB: u64 = 1 << 20;
 /// What a signed 64-bit number of bytes can say.
-const LARGEST: u64 = i64::MAX.unsigned_abs();
+pub(super) const LARGEST: u64 = i64::MAX.unsigned_abs();
 
 pub(super) static DRILL: Shape = Shape {
     choice: Choice::Any,
@@ -298,50 +298,7 @@ static ISOLATION: Shape = Shape {
     choice: Choice::AtMostOne,
     keys: &[
         optional("local", Form::Object(&LOCAL), "A sandbox of namespaces on this machine."),
-        optional("kubernetes", Form::Object(&KUBERNETES), "A namespace of its own in a cluster."),
-    ],
-};
-
-static KUBERNETES: Shape = Shape {
-    choice: Choice::Any,
-    keys: &[
-        required(
-            "image",
-            Form::Text(&rule::IMAGE),
-            "An image by digest that has the server's programs in /usr, such as one of your own production's.",
-        ),
-        required("musterImage", Form::Text(&rule::IMAGE), "muster's own image, by digest."),
-        optional(
-            "context",
-            Form::Text(&rule::CONTEXT),
-            "A context of the kubeconfig. Default: its current one, or the cluster that muster runs in.",
-        ),
-        optional("limits", Form::Object(&POD_LIMITS), "What the database's pod may use."),
-        optional(
-            "production",
-            Form::List { item: &Form::Text(&rule::TARGET), if_empty: None },
-            "Addresses and ports of your production that the sandbox must not reach: each is tried, from inside and from a pod that \
-             no policy holds.",
-        ),
-        not_yet("storage", Form::Free, "A PersistentVolumeClaim for the restored databases."),
-        not_yet("artifact", Form::Free, "A volume that has the backup already."),
-    ],
-};
-
-static POD_LIMITS: Shape = Shape {
-    choice: Choice::Any,
-    keys: &[
-        optional("memory", Form::Size { min: 256 * MIB, max: LARGEST / 4 }, "Memory of the server. Default: 1GiB."),
-        optional(
-            "disk",
-            Form::Size { min: 256 * MIB, max: LARGEST / 4 },
-            "Disk of the node for the restored databases, and again for the backup. Default: 8GiB.",
-        ),
-        optional(
-            "cpuMillis",
-            Form::Whole { min: 100, max: 1_000_000 },
-            "Processor time, in thousandths of a core. Default: no limit.",
-        ),
+        optional("kubernetes", Form::Object(&super::kubernetes::KUBERNETES), "A namespace of its own in a cluster."),
     ],
 };
 
@@ -491,7 +448,7 @@ pub(super) const fn optional(name: &'static str, form: Form, about: &'static str
     Key { name, form, need: Need::Optional, about }
 }
 
-const fn not_yet(name: &'static str, form: Form, about: &'static str) -> Key {
+pub(super) const fn not_yet(name: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, form, need: Need::NotYet, about }
 }
 

@@ -155,6 +155,11 @@ pub const KINDS: &[Kind] = &[
     kind("drill-failed", Severity::Critical, "The last run of a drill failed."),
     kind("drill-file-bad", Severity::Warning, "A drill file cannot be used as it is."),
     kind("drill-inconclusive", Severity::Warning, "The last run of a drill could not tell."),
+    kind(
+        "isolation-breached",
+        Severity::Critical,
+        "The isolation of a sandbox with restored data in it was changed or opened.",
+    ),
     kind("leftovers", Severity::Critical, "A run could not remove all that it made."),
     kind("run-not-begun", Severity::Warning, "A run that was due could not begin."),
     kind("schedule-stalled", Severity::Warning, "The scheduler's bell stopped; the dispatcher rings for itself."),

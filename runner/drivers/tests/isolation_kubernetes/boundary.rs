@@ -74,7 +74,7 @@ async fn a_policy_that_is_deleted_ends_the_run(place: Place) {
     let held = place.sandbox().await;
     policies(&held).await.delete("dr-drill-isolation", &DeleteParams::default()).await.expect("deleted");
     let stop = tokio::time::timeout(AT_ONCE, held.sandbox.breach()).await.expect("at once");
-    assert_eq!(stop.reason, Reason::IsolationUnproven);
+    assert_eq!((stop.reason, stop.cause.as_deref()), (Reason::IsolationBreached, Some("policy-deleted")));
     assert!(stop.message.contains("policy `dr-drill-isolation` was deleted"), "{stop:?}");
     held.release().await;
 }

@@ -1,8 +1,10 @@
 //! The Kubernetes isolation in the real cluster that `tests/services/cluster/with` brings up.
 //!
 //! This binary is also muster's own program inside the pods, so it has no harness: `main` looks at its arguments first.
+mod asked;
 mod boundary;
 mod lifecycle;
+mod measure;
 mod support;
 
 use std::ffi::OsString;
@@ -51,7 +53,7 @@ fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_all(filter: &str) -> usize {
-    let tests = [lifecycle::tests(), boundary::tests()].concat();
+    let tests = [lifecycle::tests(), boundary::tests(), asked::tests(), measure::tests()].concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(filter)) {
         let began = Instant::now();

@@ -3,11 +3,13 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use drill::id::{DrillName, RunId};
 use drill::ledger::Resource;
 use drill::port::{Exec, ExecOutput, Isolation, Sandbox, SandboxInputs, SandboxSpec, Storage};
 use drill::spec::{self, Kubernetes};
+use drill::stop::Stop;
 use drivers::isolation::kubernetes::{KubernetesIsolation, KubernetesState};
 
 pub(crate) type TestFn = fn(Place) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -69,13 +71,17 @@ pub(crate) fn asked() -> Kubernetes {
         memory: 512 << 20,
         disk: 1 << 30,
         cpu_millis: None,
-        production: vec!["10.250.0.10:5432".to_owned()],
+        production: ["10.250.0.10:5432", "10.250.0.0/24:5432"].map(|text| text.parse().expect("a target")).to_vec(),
+        orchestrator: None,
+        probe_interval: Duration::from_mins(1),
+        claim: None,
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) isolation: Arc<KubernetesIsolation>,
+    asked: Kubernetes,
     directory: Arc<tempfile::TempDir>,
 }
 
@@ -83,7 +89,14 @@ impl Place {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("muster-kubernetes-").tempdir().expect("a directory");
         let state = KubernetesState::open(directory.path()).expect("a state");
-        Self { isolation: Arc::new(state.isolation(&asked())), directory: Arc::new(directory) }
+        let asked = asked();
+        Self { isolation: Arc::new(state.isolation(&asked)), asked, directory: Arc::new(directory) }
+    }
+
+    /// The same state, for a drill that asks for something else.
+    pub(crate) fn asking(&self, asked: Kubernetes) -> Self {
+        let state = KubernetesState::open(self.directory.path()).expect("a state");
+        Self { isolation: Arc::new(state.isolation(&asked)), asked, directory: Arc::clone(&self.directory) }
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -92,12 +105,16 @@ impl Place {
 
     pub(crate) async fn sandbox(&self) -> Held {
         let run = run_id();
-        let storage = self.isolation.prepare(&run).await.expect("prepared");
-        let limits = spec::Isolation::Kubernetes(asked()).limits();
+        self.try_sandbox(&run).await.expect("provisioned")
+    }
+
+    pub(crate) async fn try_sandbox(&self, run: &RunId) -> Result<Held, Stop> {
+        let storage = self.isolation.prepare(run).await.expect("prepared");
+        let limits = spec::Isolation::Kubernetes(self.asked.clone()).limits();
         let inputs = SandboxInputs { port: 5432, ..SandboxInputs::default() };
         let spec = SandboxSpec { run: run.clone(), limits, inputs };
-        let sandbox = self.isolation.provision(spec).await.expect("provisioned");
-        Held { place: self.clone(), run, storage, sandbox }
+        let sandbox = self.isolation.provision(spec).await?;
+        Ok(Held { place: self.clone(), run: run.clone(), storage, sandbox })
     }
 
     pub(crate) async fn must_be_empty(&self) {

@@ -70,7 +70,11 @@ impl Outside {
     pub(crate) fn ports(&self) -> Ports {
         Ports {
             artifacts: Arc::new(self.artifact.clone()),
-            isolations: Isolations::local(Arc::new(self.world.isolation())),
+            isolations: {
+                let (world, past) = (self.world.clone(), Arc::new(self.world.isolation()));
+                Isolations::local(Arc::new(self.world.isolation()))
+                    .and_kubernetes(Arc::new(move |_| Arc::new(world.isolation())), past)
+            },
             engine: Arc::new(FakeEngine::new(self.script.clone())),
             credentials: {
                 let (asked, credentials) = (Arc::clone(&self.asked), self.credentials.clone());
@@ -83,7 +87,10 @@ impl Outside {
             state_directory: self.directory.path().to_owned(),
             evidence_key: None,
             approved_template: self.approved_template,
-            production: drill::config::Production { vault: vec!["database-production".to_owned()] },
+            production: drill::config::Production {
+                vault: vec!["database-production".to_owned()],
+                ..drill::config::Production::default()
+            },
             live: self.live.clone(),
         }
     }
@@ -253,6 +260,16 @@ impl Artifact for FakeArtifacts {
 
 /// Says what an agent says; each check finds one thing.
 pub(super) async fn agent(stream: DuplexStream, severity: Severity) -> Option<()> {
+    agent_after(stream, severity, std::future::ready(())).await
+}
+
+/// Its checks go on for as long as `patience` does.
+pub(super) async fn agent_after(
+    stream: DuplexStream,
+    severity: Severity,
+    patience: impl Future<Output = ()>,
+) -> Option<()> {
+    let mut patience = std::pin::pin!(Some(patience));
     let (source, sink) = tokio::io::split(stream);
     let (mut reader, mut writer) = (FrameReader::new(source), FrameWriter::new(sink));
     reader.hello().await.ok()?;
@@ -275,6 +292,9 @@ pub(super) async fn agent(stream: DuplexStream, severity: Severity) -> Option<()
                 writer.message(&FromAgent::Probed { probes }).await.ok()?;
             }
             ToAgent::Job(job) => {
+                if let Some(patience) = patience.as_mut().as_pin_mut() {
+                    patience.await;
+                }
                 let mut events = 0;
                 for check in &job.checks {
                     for database in &job.databases {

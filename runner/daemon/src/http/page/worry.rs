@@ -130,6 +130,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::SandboxUnfit => "this machine lacks what the backup needs",
         Reason::TemplateDrift => "the isolation's template is not the approved one",
         Reason::IsolationUnproven => "isolation was not proven",
+        Reason::IsolationBreached => "its isolation was broken while it ran",
         Reason::LimitReached => "a limit was reached",
         Reason::Credentials => "its login could not be made safe",
         Reason::Deadline => "a deadline ended it",

@@ -9,11 +9,13 @@ use kube::api::PostParams;
 use super::cluster::{self, Cluster};
 
 /// Group, resource, subresource, verbs. `deploy/kubernetes` has the same.
-const RULES: [(&str, &str, &str, &[&str]); 7] = [
+const RULES: [(&str, &str, &str, &[&str]); 9] = [
     ("", "namespaces", "", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", "", &["get", "list", "watch", "create", "patch", "delete", "deletecollection"]),
     ("", "pods", "exec", &["get", "create"]),
     ("", "pods", "portforward", &["get", "create"]),
+    ("", "persistentvolumeclaims", "", &["get", "list", "create", "patch", "delete"]),
+    ("", "persistentvolumes", "", &["get"]),
     ("", "resourcequotas", "", &["create", "patch"]),
     ("", "limitranges", "", &["create", "patch"]),
     ("networking.k8s.io", "networkpolicies", "", &["get", "list", "watch", "create", "patch", "delete"]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -64,6 +64,14 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    pub(super) fn claims(&self, namespace: &str) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub(super) fn volumes(&self) -> Api<PersistentVolume> {
+        Api::all(self.client.clone())
+    }
+
     pub(super) async fn apply_namespace(&self, object: &Value) -> Result<Namespace, Stop> {
         apply(&self.namespaces(), object).await
     }
@@ -78,6 +86,10 @@ impl Cluster {
 
     pub(super) async fn apply_policy(&self, object: &Value) -> Result<NetworkPolicy, Stop> {
         apply(&self.in_its_namespace::<NetworkPolicy>(object), object).await
+    }
+
+    pub(super) async fn apply_claim(&self, object: &Value) -> Result<(), Stop> {
+        apply(&self.in_its_namespace::<PersistentVolumeClaim>(object), object).await.map(drop)
     }
 
     /// A new namespace has no default service account for a moment, and refuses pods until then.

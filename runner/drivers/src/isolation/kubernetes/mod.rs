@@ -2,8 +2,9 @@
 //!
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
-//! how isolation is proven, `watch` what ends a sandbox early, `release` how it goes, `access` what muster's account must be
-//! allowed, and `record` what this machine keeps. Everything that comes out of a sandbox is hostile.
+//! how isolation is proven, `watch` what ends a sandbox early, `release` how it goes, `volumes` how a claimed volume does,
+//! `access` what muster's account must be allowed, and `record` what this machine keeps. Everything that comes out of a sandbox
+//! is hostile.
 mod access;
 mod channel;
 mod cluster;
@@ -16,6 +17,7 @@ mod probe;
 mod record;
 mod release;
 mod sandbox;
+mod volumes;
 mod watch;
 
 use std::path::Path;
@@ -95,10 +97,14 @@ impl Isolation for KubernetesIsolation {
         };
         let mut limits = vec![
             limit("memory", asked.memory, "kubelet (cgroup of the container)"),
-            limit("disk", asked.disk, "kubelet (evicts the pod)"),
+            match &asked.claim {
+                None => limit("disk", asked.disk, "kubelet (evicts the pod)"),
+                Some(claim) => limit("disk", claim.size, "the claimed volume, where its driver keeps to the size"),
+            },
         ];
         limits.extend(asked.cpu_millis.map(|cpu| limit("cpu", cpu.into(), "kubelet (thousandths of a core)")));
-        Ok(Survey { limits, free_disk: asked.disk, free_memory: asked.memory, warnings: Vec::new() })
+        let free_disk = asked.claim.as_ref().map_or(asked.disk, |claim| claim.size);
+        Ok(Survey { limits, free_disk, free_memory: asked.memory, warnings: Vec::new() })
     }
 
     async fn prepare(&self, run: &RunId) -> Result<Storage, Stop> {

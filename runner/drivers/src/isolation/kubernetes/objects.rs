@@ -1,7 +1,7 @@
 //! What a sandbox is made of, as the objects that are applied. Pure: the same drill gives the same text for every run, save for
 //! the names in [`Names`], and the digest of that text stands in the evidence.
 use drill::id::RunId;
-use drill::spec::Kubernetes;
+use drill::spec::{Claim, Kubernetes};
 use serde_json::{Value, json};
 
 use super::inside;
@@ -25,11 +25,14 @@ pub(super) const STRANGER_EGRESS: &str = "dr-drill-stranger-egress";
 
 pub(super) const DATABASE: &str = "database";
 pub(super) const AGENT: &str = "agent";
+/// What the restored databases lie on, where the drill claims a volume.
+pub(super) const CLAIM: &str = "database";
 pub(super) const STRANGER: &str = "stranger";
 pub(super) const WITNESS: &str = "witness";
 /// The container of the database's pod that takes files from the runner: the database sees them read-only.
 pub(super) const INTAKE: &str = "intake";
 
+const DATABASE_USER: u32 = 70;
 const AGENT_MEMORY: &str = "1Gi";
 const SMALL_MEMORY: &str = "64Mi";
 
@@ -91,6 +94,7 @@ pub(super) struct Objects {
     pub(super) limit_range: Value,
     /// The allowing ones before the denying, because an exception that comes second is missed for a moment.
     pub(super) policies: Vec<Value>,
+    pub(super) claim: Option<Value>,
     pub(super) pods: Vec<Value>,
 }
 
@@ -100,14 +104,15 @@ impl Objects {
             namespaces: vec![names.namespace(&names.sandbox), names.namespace(&names.witness)],
             quota: quota(names, asked),
             limit_range: limit_range(names),
-            policies: policies(names),
+            policies: policies(names, asked),
+            claim: asked.claim.as_ref().map(|claim| volume_claim(names, claim)),
             pods: vec![database(names, asked), agent(names, asked), stranger(names, asked), witness(names, asked)],
         }
     }
 
     fn all(self) -> Vec<Value> {
         let one = vec![self.quota, self.limit_range];
-        [self.namespaces, one, self.policies, self.pods].concat()
+        [self.namespaces, one, self.policies, self.claim.into_iter().collect(), self.pods].concat()
     }
 }
 
@@ -119,14 +124,30 @@ pub(super) fn template(asked: &Kubernetes) -> String {
 
 fn quota(names: &Names, asked: &Kubernetes) -> Value {
     let memory = asked.memory + (2 << 30);
-    json!({
+    let mut quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": names.metadata("dr-drill", &names.sandbox),
         "spec": { "hard": {
             "pods": "3", "services": "0", "secrets": "0", "configmaps": "1", "persistentvolumeclaims": "0",
             "limits.memory": memory.to_string(),
             "limits.ephemeral-storage": (asked.disk * 2 + (2 << 30)).to_string(),
         } },
-    })
+    });
+    if let Some(claim) = &asked.claim {
+        quota["spec"]["hard"]["persistentvolumeclaims"] = json!("1");
+        quota["spec"]["hard"]["requests.storage"] = json!(claim.size.to_string());
+    }
+    quota
+}
+
+fn volume_claim(names: &Names, claim: &Claim) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": names.metadata(CLAIM, &names.sandbox),
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": claim.size.to_string() } } },
+    });
+    if let Some(class) = &claim.storage_class {
+        object["spec"]["storageClassName"] = json!(class);
+    }
+    object
 }
 
 /// For pods that somebody else makes here: they are small.
@@ -141,9 +162,11 @@ fn limit_range(names: &Names) -> Value {
     })
 }
 
-fn policies(names: &Names) -> Vec<Value> {
+fn policies(names: &Names, asked: &Kubernetes) -> Vec<Value> {
     let to_database = json!({ "podSelector": { "matchLabels": { "app": "restored-db" } } });
     let from_agent = json!({ "podSelector": { "matchLabels": { "role": "validation-agent" } } });
+    let orchestrator = asked.orchestrator.map(|network| json!({ "ipBlock": { "cidr": network.to_string() } }));
+    let may_come: Vec<Value> = std::iter::once(from_agent).chain(orchestrator).collect();
     let port = json!([{ "protocol": "TCP", "port": PORT }]);
     let without = |label: &str| json!({ "key": label, "operator": "DoesNotExist" });
     let policy = |name: &str, spec: Value| {
@@ -171,7 +194,7 @@ fn policies(names: &Names) -> Vec<Value> {
             ISOLATION,
             json!({
                 "podSelector": { "matchLabels": { "app": "restored-db" } },
-                "policyTypes": ["Ingress", "Egress"], "ingress": [{ "from": [from_agent], "ports": port }],
+                "policyTypes": ["Ingress", "Egress"], "ingress": [{ "from": may_come, "ports": port }],
             }),
         ),
         policy(DEFAULT_DENY, json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
@@ -185,12 +208,21 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         |name: &str, path: &str, read_only: bool| json!({ "name": name, "mountPath": path, "readOnly": read_only });
     let part = |name: &str, part: &str, path: &str, read_only: bool| json!({ "name": name, "subPath": part, "mountPath": path, "readOnly": read_only });
     let disk = asked.disk.to_string();
+    // With a volume of its own for the databases, the node's disk has the backup alone.
+    let (data, times) = match &asked.claim {
+        None => (json!({ "name": "data", "emptyDir": { "sizeLimit": disk } }), 2),
+        Some(_) => (json!({ "name": "data", "persistentVolumeClaim": { "claimName": CLAIM } }), 1),
+    };
     let quarter = asked.memory.div_ceil(4).to_string();
-    let mut spec = pod_spec(70);
+    let mut spec = pod_spec(DATABASE_USER);
     spec["hostname"] = json!("sandbox");
+    if asked.claim.is_some() {
+        // A fresh volume is root's.
+        spec["securityContext"]["fsGroup"] = json!(DATABASE_USER);
+    }
     spec["volumes"] = json!([
         { "name": "program", "emptyDir": { "sizeLimit": "512Mi" } },
-        { "name": "data", "emptyDir": { "sizeLimit": disk } },
+        data,
         { "name": "backup", "emptyDir": { "sizeLimit": disk } },
         { "name": "conf", "emptyDir": { "medium": "Memory", "sizeLimit": "16Mi" } },
         { "name": "tmp", "emptyDir": { "sizeLimit": quarter } },
@@ -211,7 +243,7 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         &asked.image,
         &[inside::POD, "relay", &own],
         &json!({
-            "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * 2 + (1 << 30)).to_string(),
+            "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * times + (1 << 30)).to_string(),
         }),
         &json!([
             part("program", "muster", "/muster", true),
@@ -314,8 +346,55 @@ mod tests {
             memory: 1 << 30,
             disk: 4 << 30,
             cpu_millis: Some(500),
-            production: vec!["10.20.0.5:5432".to_owned()],
+            production: vec!["10.20.0.5:5432".parse().expect("a target")],
+            orchestrator: None,
+            probe_interval: std::time::Duration::from_mins(1),
+            claim: None,
         }
+    }
+
+    /// With what a drill may ask for beside.
+    fn asked_for_more() -> Kubernetes {
+        Kubernetes {
+            orchestrator: Some("10.30.0.0/24".parse().expect("a network")),
+            claim: Some(Claim { storage_class: Some("fast".to_owned()), size: 8 << 30 }),
+            ..asked()
+        }
+    }
+
+    #[test]
+    fn an_orchestrator_comes_to_the_databases_port_and_to_nothing_else() {
+        let with = policies(&Names::placeholders(), &asked_for_more());
+        let without = policies(&Names::placeholders(), &asked());
+        for (with, without) in with.iter().zip(&without) {
+            if with["metadata"]["name"] != ISOLATION {
+                assert_eq!(with, without);
+                continue;
+            }
+            let ingress = with["spec"]["ingress"].as_array().expect("rules");
+            assert_eq!(ingress.len(), 1);
+            let agent = json!({ "podSelector": { "matchLabels": { "role": "validation-agent" } } });
+            assert_eq!(ingress[0]["from"], json!([agent, { "ipBlock": { "cidr": "10.30.0.0/24" } }]));
+            assert_eq!(ingress[0]["ports"], json!([{ "protocol": "TCP", "port": PORT }]));
+            assert!(with["spec"].get("egress").is_none());
+        }
+        assert_ne!(template(&asked_for_more()), template(&asked()), "its digest says so");
+    }
+
+    #[test]
+    fn a_claim_takes_the_place_of_the_nodes_disk() {
+        let objects = Objects::render(&Names::placeholders(), &asked_for_more());
+        let claim = objects.claim.expect("a claim");
+        assert_eq!(claim["spec"]["storageClassName"], "fast");
+        assert_eq!(claim["spec"]["resources"]["requests"]["storage"], (8_u64 << 30).to_string());
+        assert_eq!(objects.quota["spec"]["hard"]["persistentvolumeclaims"], "1");
+        let database = &objects.pods[0];
+        let volumes = database["spec"]["volumes"].as_array().expect("volumes");
+        let data = volumes.iter().find(|volume| volume["name"] == "data").expect("data");
+        assert_eq!(data["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
+        assert_eq!(database["spec"]["securityContext"]["fsGroup"], DATABASE_USER);
+        let without = Objects::render(&Names::placeholders(), &asked());
+        assert!(without.claim.is_none() && without.quota["spec"]["hard"]["persistentvolumeclaims"] == "0");
     }
 
     fn each_container(object: &Value) -> Vec<&Value> {
@@ -350,7 +429,7 @@ mod tests {
 
     #[test]
     fn policies_that_allow_come_before_the_one_that_denies() {
-        let policies = policies(&Names::placeholders());
+        let policies = policies(&Names::placeholders(), &asked());
         let names: Vec<_> =
             policies.iter().map(|policy| policy["metadata"]["name"].as_str().expect("a name")).collect();
         assert_eq!(names.last(), Some(&DEFAULT_DENY));

@@ -2,8 +2,11 @@
 //! policy, which show that they could have succeeded.
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use drill::network::Target;
 use drill::port::{Exec, ExitStatus};
 use drill::proof::{Expected, Probe};
 use drill::stop::{OrStop, Stop};
@@ -37,6 +40,8 @@ pub(super) struct Ground {
     pub(super) witness: Place,
     pub(super) targets: Targets,
     pub(super) database_port: SocketAddr,
+    /// Until isolation was proven there is a pod that may go anywhere; from then on the witness alone shows what could be reached.
+    pub(super) stranger_there: Arc<AtomicBool>,
 }
 
 pub(super) struct Targets {
@@ -50,7 +55,7 @@ impl Targets {
         cluster: &Cluster,
         database: &Running,
         witness: &Running,
-        production: &[String],
+        production: &[Target],
     ) -> Result<Self, Stop> {
         let mut targets = Self { attempts: Vec::new(), certain: Vec::new() };
         targets.add("a pod of another namespace", SocketAddr::new(witness.address, WITNESS_PORT), false, true);
@@ -71,12 +76,22 @@ impl Targets {
                 targets.add(name, SocketAddr::new(address, port), datagram, false);
             }
         }
-        for address in production {
-            let tried = format!("reading isolation.kubernetes.production: {address}");
-            let parsed = address.parse().or_stop(Reason::SandboxUnfit, tried)?;
-            targets.add(&format!("production at {address}"), parsed, false, false);
+        for target in production {
+            targets.add_production(target);
         }
         Ok(targets)
+    }
+
+    /// Listed addresses by themselves, others as their network's.
+    fn add_production(&mut self, target: &Target) {
+        let tries = target.tries();
+        let alone = tries.len() == 1;
+        for address in tries {
+            let of = if alone { String::new() } else { format!(", of {target}") };
+            if !self.attempts.iter().any(|known| known.address == address && !known.datagram) {
+                self.add(&format!("production at {address}{of}"), address, false, false);
+            }
+        }
     }
 
     fn add(&mut self, name: &str, address: SocketAddr, datagram: bool, certain: bool) {
@@ -100,33 +115,61 @@ async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> Opti
 
 /// Tries until all is as it must be, or the lag that a network may have is over.
 pub(super) async fn probe(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Stop> {
+    let first = ground.stranger_there.load(Ordering::SeqCst);
     let began = Instant::now();
     loop {
-        let mut probes = Box::pin(round(ground, leaving)).await?;
-        let proven = probes.iter().all(|probe| probe.expected == probe.observed);
+        let mut round = Box::pin(round(ground, first, leaving)).await?;
+        // Nothing lags any more: what is open now was opened.
+        if !first && round.hole {
+            return Ok(round.probes);
+        }
+        let proven = round.probes.iter().all(|probe| probe.expected == probe.observed);
         if proven || began.elapsed() >= LAG {
-            if let Some(first) = probes.first_mut() {
-                let lag = began.elapsed().as_millis();
-                first.detail = format!("{}; in force within {lag} ms of the first attempt", first.detail);
+            // What a busy pod did not answer is no hole, once there was a proof: whoever asked asks again.
+            if let Some(silent) = round.silent.filter(|_| !first) {
+                let message = format!("the probe in {silent} did not answer for {} s", LAG.as_secs());
+                return Err(Stop::new(Reason::IsolationUnproven, message));
             }
-            return Ok(probes);
+            if let (true, Some(one)) = (first, round.probes.first_mut()) {
+                let lag = began.elapsed().as_millis();
+                one.detail = format!("{}; in force within {lag} ms of the first attempt", one.detail);
+            }
+            return Ok(round.probes);
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn round(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Stop> {
+struct Round {
+    probes: Vec<Probe>,
+    /// A place that did not answer all that it was asked.
+    silent: Option<&'static str>,
+    /// Something answered that must not.
+    hole: bool,
+}
+
+async fn round(ground: &Ground, first: bool, leaving: &TaskTracker) -> Result<Round, Stop> {
     let out = &ground.targets.attempts;
     let inward = vec![Attempt { name: PORT_OF_DATABASE.to_owned(), address: ground.database_port, datagram: false }];
     let both = [out.clone(), inward.clone()].concat();
-    let (database, agent, stranger, witness) = tokio::try_join!(
+    let (outsider, whose) = if first {
+        (&ground.stranger, "an unlabelled pod that may go anywhere")
+    } else {
+        (&ground.witness, "a pod that no policy holds")
+    };
+    let only_inward =
+        async { if first { attempt(&ground.witness, &inward, leaving).await } else { Ok(HashMap::new()) } };
+    let (database, agent, outsider, witness) = tokio::try_join!(
         attempt(&ground.database, out, leaving),
         attempt(&ground.agent, &both, leaving),
-        attempt(&ground.stranger, &both, leaving),
-        attempt(&ground.witness, &inward, leaving),
+        attempt(outsider, &both, leaving),
+        only_inward,
     )?;
+    let asked =
+        [("the sandbox", &database, out.len()), ("the agent", &agent, both.len()), (whose, &outsider, both.len())];
+    let silent = asked.into_iter().find(|(_, seen, asked)| seen.len() < *asked).map(|(place, ..)| place);
     let mut probes = Vec::new();
-    let answers = |name: &str| stranger.get(name).is_some_and(|seen| seen.open);
+    let answers = |name: &str| outsider.get(name).is_some_and(|seen| seen.open);
     for name in out.iter().map(|attempt| attempt.name.as_str()) {
         for (place, seen) in [("sandbox", &database), ("agent", &agent)] {
             let mut probe = judged(place, name, Expected::Closed, seen);
@@ -138,12 +181,18 @@ async fn round(ground: &Ground, leaving: &TaskTracker) -> Result<Vec<Probe>, Sto
     }
     let certain = |name: &str| ground.targets.certain.iter().any(|one| one == name);
     for name in out.iter().map(|attempt| attempt.name.as_str()).filter(|name| certain(name) || answers(name)) {
-        probes.push(judged("an unlabelled pod that may go anywhere", name, Expected::Open, &stranger));
+        probes.push(judged(whose, name, Expected::Open, &outsider));
     }
-    probes.push(judged("an unlabelled pod", PORT_OF_DATABASE, Expected::Closed, &stranger));
-    probes.push(judged("a pod of another namespace", PORT_OF_DATABASE, Expected::Closed, &witness));
+    if first {
+        probes.push(judged("an unlabelled pod", PORT_OF_DATABASE, Expected::Closed, &outsider));
+    }
+    let elsewhere = if first { &witness } else { &outsider };
+    let is_open = |seen: &HashMap<String, Seen>, name: &str| seen.get(name).is_some_and(|seen| seen.open);
+    let hole = out.iter().any(|attempt| is_open(&database, &attempt.name) || is_open(&agent, &attempt.name))
+        || is_open(elsewhere, PORT_OF_DATABASE);
+    probes.push(judged("a pod of another namespace", PORT_OF_DATABASE, Expected::Closed, elsewhere));
     probes.push(judged("the agent's pod", PORT_OF_DATABASE, Expected::Open, &agent));
-    Ok(probes)
+    Ok(Round { probes, silent, hole })
 }
 
 /// An attempt without an answer counts against the proof, whichever way it goes.

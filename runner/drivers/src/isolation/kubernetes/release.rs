@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::cluster::{self, Cluster};
 use super::objects::{AGENT, Names, OWNER, RUN};
 use super::record::{Records, Where};
+use super::volumes;
 use crate::isolation::local::exec::clean;
 
 const PODS: Duration = Duration::from_mins(1);
@@ -80,6 +81,7 @@ async fn namespace(cluster: &Cluster, records: &Records, name: &str) -> Result<V
     if pods > 0 {
         observed.push(format!("{} of {name} gone", drill::unit::plural(pods, "pod")));
     }
+    observed.extend(volumes::gone(cluster, &found).await?);
     let uid = found.uid();
     let mine = DeleteParams {
         preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }),

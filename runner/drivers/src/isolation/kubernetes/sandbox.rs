@@ -1,6 +1,6 @@
 //! One provisioned sandbox: made, used, watched.
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use drill::proof::Probe;
 use drill::spec::Kubernetes;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
@@ -83,8 +84,8 @@ impl KubernetesSandbox {
             pods::running(&here, STRANGER, START),
             pods::running(&there, WITNESS, START),
         )?;
-        // None is used but by its name; that they run is what counts.
-        drop((agent, stranger));
+        let pods = [(AGENT, agent.address), (STRANGER, stranger.address), (WITNESS, witness.address)];
+        only_the_orchestrator(asked.orchestrator, &pods)?;
         let leaving = TaskTracker::new();
         let intake = place(DATABASE, INTAKE);
         deliver::send(&intake, "/conf", deliver::inputs(&spec.inputs.files), &leaving).await?;
@@ -102,6 +103,7 @@ impl KubernetesSandbox {
             witness: Place { pods: there, pod: WITNESS, container: WITNESS },
             targets: Targets::find(&cluster, &database, &witness, &asked.production).await?,
             database_port: SocketAddr::new(database.address, PORT),
+            stranger_there: Arc::clone(&stranger),
         };
         let handle = serde_json::json!({
             "context": asked.context, "namespace": names.sandbox, "uid": made.namespace.uid(), "pod": database.uid,
@@ -145,6 +147,19 @@ impl KubernetesSandbox {
     }
 }
 
+/// Pods that the network of the orchestrator holds could come in although no policy names them.
+fn only_the_orchestrator(network: Option<IpNet>, pods: &[(&str, IpAddr)]) -> Result<(), Stop> {
+    let inside = |network: IpNet| pods.iter().find(|(_, address)| network.contains(address)).map(|pod| (network, pod));
+    match network.and_then(inside) {
+        None => Ok(()),
+        Some((network, (pod, address))) => {
+            let message =
+                format!("isolation.kubernetes.orchestratorCidr {network} lets in pods: `{pod}` is at {address}");
+            Err(Stop::new(Reason::SandboxUnfit, message).advise("name the machines alone that drive this drill"))
+        }
+    }
+}
+
 /// What an operator reads on a namespace that was left over.
 fn record(spec: &SandboxSpec) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -172,6 +187,9 @@ async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, S
     let mut policies = Vec::new();
     for policy in &objects.policies {
         policies.push(cluster.apply_policy(policy).await?);
+    }
+    if let Some(claim) = &objects.claim {
+        cluster.apply_claim(claim).await?;
     }
     let pods = futures_util::future::try_join_all(objects.pods.iter().map(|pod| cluster.apply_pod(pod))).await?;
     Ok(Made { namespace: namespaces.swap_remove(0), policies, pods })

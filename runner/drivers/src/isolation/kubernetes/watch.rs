@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::cluster::Cluster;
 use super::objects::{AGENT, DATABASE, Names, STRANGER, STRANGER_EGRESS};
 use super::pods;
+use crate::isolation::local::exec::clean;
 
 /// How long the API server may be silent before a change could have been missed.
 const BLIND: Duration = Duration::from_mins(1);
@@ -49,6 +50,27 @@ impl Kept {
             labels: object.labels().clone(),
             generation: object.meta().generation.unwrap_or_default(),
         }
+    }
+
+    /// What is different now, of which only muster had a say.
+    fn change(&self, now: &Self, rules_count: bool) -> Option<String> {
+        if self.uid != now.uid {
+            return Some("was replaced by another of its name".to_owned());
+        }
+        let keys = self.labels.keys().chain(now.labels.keys());
+        let changed =
+            keys.map(|key| (key, self.labels.get(key), now.labels.get(key))).find(|(_, then, now)| then != now);
+        if let Some((key, then, now)) = changed {
+            return Some(match (then, now) {
+                (Some(then), Some(now)) => {
+                    format!("has another label: `{}={}` became `{}`", clean(key), clean(then), clean(now))
+                }
+                (Some(then), None) => format!("lost its label `{}={}`", clean(key), clean(then)),
+                (None, now) => format!("got a label: `{}={}`", clean(key), clean(now.map_or("", String::as_str))),
+            });
+        }
+        let rules = rules_count && self.generation != now.generation;
+        rules.then(|| "was changed: it has other rules now".to_owned())
     }
 }
 
@@ -97,14 +119,15 @@ impl Expected {
             Change::All(all) => all.first(),
         };
         match seen {
-            None => Some(broken("the sandbox's namespace was deleted")),
+            None => Some(broken("namespace-deleted", "the sandbox's namespace was deleted")),
             Some(now) if now.metadata.deletion_timestamp.is_some() => {
-                Some(broken("somebody deletes the sandbox's namespace"))
+                let message = format!("somebody deletes namespace `{}`", now.name_any());
+                Some(broken("namespace-deleted", message))
             }
-            Some(now) if Kept { generation: self.namespace.generation, ..Kept::of(now) } != self.namespace => {
-                Some(broken("the labels of the sandbox's namespace were changed"))
+            Some(now) => {
+                let change = self.namespace.change(&Kept::of(now), false)?;
+                Some(broken("namespace-changed", format!("namespace `{}` {change}", now.name_any())))
             }
-            Some(_) => None,
         }
     }
 
@@ -113,20 +136,23 @@ impl Expected {
             let name = policy.name_any();
             match self.policies.get(&name) {
                 None if name == STRANGER_EGRESS && self.stranger.load(Ordering::SeqCst) => None,
-                None => Some(broken(format!("policy `{name}` was added"))),
-                Some(kept) if *kept != Kept::of(policy) => Some(broken(format!("policy `{name}` was changed"))),
-                Some(_) => None,
+                None => Some(broken("policy-added", format!("policy `{}` was added", clean(&name)))),
+                Some(kept) => {
+                    let change = kept.change(&Kept::of(policy), true)?;
+                    Some(broken("policy-changed", format!("policy `{name}` {change}")))
+                }
             }
         };
+        let deleted = |name: &str| broken("policy-deleted", format!("policy `{name}` was deleted"));
         match change {
             Change::Seen(policy) => one(policy),
             Change::Gone(policy) => {
                 let name = policy.name_any();
-                self.policies.contains_key(&name).then(|| broken(format!("policy `{name}` was deleted")))
+                self.policies.contains_key(&name).then(|| deleted(&name))
             }
             Change::All(all) => {
                 let lost = self.policies.keys().find(|name| !all.iter().any(|policy| policy.name_any() == **name));
-                let lost = lost.map(|name| broken(format!("policy `{name}` was deleted")));
+                let lost = lost.map(|name| deleted(name));
                 lost.or_else(|| all.iter().find_map(one))
             }
         }
@@ -137,15 +163,15 @@ impl Expected {
             let name = pod.name_any();
             let Some(kept) = self.pods.get(&name) else {
                 let known = name == STRANGER && self.stranger.load(Ordering::SeqCst);
-                return (!known).then(|| broken(format!("pod `{name}` was added to the sandbox's namespace")));
+                let message = || format!("pod `{}` was added to the sandbox's namespace", clean(&name));
+                return (!known).then(|| broken("pod-added", message()));
             };
-            let now = Kept { generation: kept.generation, ..Kept::of(pod) };
-            if now != *kept {
-                return Some(broken(format!("the labels of pod `{name}` were changed")));
+            if let Some(change) = kept.change(&Kept::of(pod), false) {
+                return Some(broken("pod-changed", format!("pod `{name}` {change}")));
             }
             let spec = pod.spec.as_ref();
             if spec.is_some_and(|spec| spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty())) {
-                return Some(broken(format!("somebody debugs pod `{name}`")));
+                return Some(broken("pod-debugged", format!("somebody debugs pod `{name}`")));
             }
             pods::over(pod)
         };
@@ -165,8 +191,10 @@ impl Expected {
     }
 }
 
-fn broken(what: impl std::fmt::Display) -> Stop {
-    Stop::new(Reason::IsolationUnproven, format!("the sandbox's isolation was broken while the run went on: {what}"))
+/// `change` is a stable word for machines.
+fn broken(change: &str, what: impl std::fmt::Display) -> Stop {
+    Stop::new(Reason::IsolationBreached, format!("the sandbox's isolation was broken while the run went on: {what}"))
+        .because(change)
         .advise("find out who changed it: the API server's audit log names them")
 }
 
@@ -285,7 +313,9 @@ mod tests {
         assert_eq!(expected.policies(&Change::All(all())), None);
         assert_eq!(expected.policies(&Change::Gone(policy(STRANGER_EGRESS, 1))), None);
         assert!(expected.policies(&Change::Gone(policy("deny", 1))).is_some());
-        assert!(expected.policies(&Change::Seen(policy("deny", 2))).is_some());
+        let changed = expected.policies(&Change::Seen(policy("deny", 2))).expect("a breach");
+        assert_eq!((changed.reason, changed.cause.as_deref()), (Reason::IsolationBreached, Some("policy-changed")));
+        assert!(changed.message.ends_with("policy `deny` was changed: it has other rules now"), "{changed:?}");
         assert!(expected.policies(&Change::Seen(policy("open", 1))).is_some());
         assert!(expected.policies(&Change::All(all().split_off(1))).is_some(), "deleted while nobody watched");
         expected.stranger.store(false, Ordering::SeqCst);
@@ -296,7 +326,9 @@ mod tests {
     fn a_pod_that_is_added_relabelled_or_gone_is_a_breach() {
         let expected = expected();
         assert_eq!(expected.pods(&Change::All(vec![pod("database", "restored-db"), pod(STRANGER, "")])), None);
-        assert!(expected.pods(&Change::Seen(pod("database", "other"))).is_some());
+        let relabelled = expected.pods(&Change::Seen(pod("database", "other"))).expect("a breach");
+        let said = "pod `database` has another label: `app=restored-db` became `other`";
+        assert!(relabelled.message.ends_with(said), "{relabelled:?}");
         assert!(expected.pods(&Change::Seen(pod("somebody", ""))).is_some());
         assert!(expected.pods(&Change::Gone(pod("database", "restored-db"))).is_some());
         assert!(expected.pods(&Change::All(Vec::new())).is_some());

@@ -1,0 +1,167 @@
+//! `isolation.kubernetes` of a drill file, and networks of production wherever they are listed.
+use std::time::Duration;
+
+use super::problem::{Problem, Problems};
+use super::rule::{self, Complaint, TextRule};
+use super::shape::{Choice, Form, LARGEST, MIB, Shape, duration, not_yet, optional, required};
+use super::tree::Node;
+use crate::network::{self, MOST_TARGETS, Target};
+use crate::spec::{Claim, Kubernetes};
+use crate::unit;
+
+const DEFAULT_MEMORY: u64 = 1 << 30;
+const DEFAULT_DISK: u64 = 8 << 30;
+const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// None where form has said what is missing.
+pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
+    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let limits = node.get("limits");
+    let size = |of: Option<&Node>, name| unit::parse_size(of?.get(name)?.written()?).ok();
+    let claim = node.get("storage").and_then(|storage| storage.get("claim"));
+    let orchestrator = node.get("orchestratorCidr");
+    let asked = Kubernetes {
+        context: text("context"),
+        image: text("image")?,
+        muster_image: text("musterImage")?,
+        memory: size(limits, "memory").unwrap_or(DEFAULT_MEMORY),
+        disk: size(limits, "disk").unwrap_or(DEFAULT_DISK),
+        cpu_millis: limits.and_then(|limits| limits.get("cpuMillis")?.whole()?.try_into().ok()),
+        production: targets(node.get("production"), problems),
+        orchestrator: orchestrator.and_then(Node::text).and_then(|text| network::network(text).ok()),
+        probe_interval: text("probeInterval")
+            .and_then(|text| unit::parse_duration(&text).ok())
+            .unwrap_or(DEFAULT_PROBE_INTERVAL),
+        claim: claim.and_then(|claim| {
+            let storage_class = claim.get("storageClass").and_then(Node::text).map(str::to_owned);
+            Some(Claim { storage_class, size: size(Some(claim), "size")? })
+        }),
+    };
+    if let (Some(given), Some(production)) = (orchestrator, asked.orchestrated_production()) {
+        let message = format!("`orchestratorCidr` lets in what is listed as production's: {production}");
+        problems.push(Problem::at(given.place, message).hint("name the machines alone that drive this drill"));
+    }
+    Some(asked)
+}
+
+/// A list of production's addresses and networks.
+pub(super) fn targets(node: Option<&Node>, problems: &mut Problems) -> Vec<Target> {
+    let items = node.map(Node::items).unwrap_or_default();
+    if let Some(beyond) = items.get(MOST_TARGETS) {
+        let message = format!("{} targets are listed, and {MOST_TARGETS} can be tried", items.len());
+        let problem = Problem::at(beyond.place, message);
+        problems.push(problem.hint("write networks in place of single addresses, or list those that matter most"));
+    }
+    items.iter().filter_map(Node::text).filter_map(|text| text.parse().ok()).collect()
+}
+
+pub(super) static KUBERNETES: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        required(
+            "image",
+            Form::Text(&rule::IMAGE),
+            "An image by digest that has the server's programs in /usr, such as one of your own production's.",
+        ),
+        required("musterImage", Form::Text(&rule::IMAGE), "muster's own image, by digest."),
+        optional(
+            "context",
+            Form::Text(&rule::CONTEXT),
+            "A context of the kubeconfig. Default: its current one, or the cluster that muster runs in.",
+        ),
+        optional("limits", Form::Object(&POD_LIMITS), "What the database's pod may use."),
+        optional(
+            "production",
+            Form::List { item: &Form::Text(&TARGET), if_empty: None },
+            "Addresses or networks of your production, each with a port, that the sandbox must not reach, beside those of the daemon's \
+             configuration. Of a network the first host and the last are tried, from inside and from a pod that no policy holds.",
+        ),
+        optional(
+            "orchestratorCidr",
+            Form::Text(&NETWORK),
+            "A network that may come to the database's port beside the agent. Default: nobody.",
+        ),
+        optional(
+            "probeInterval",
+            duration(Duration::from_secs(10), Duration::from_hours(1)),
+            "How often isolation is proven again while the run restores and validates, from 10s to 1h. Default: 1m.",
+        ),
+        optional(
+            "storage",
+            Form::Object(&STORAGE),
+            "Where the restored databases lie. Default: on the node's own disk.",
+        ),
+        not_yet("artifact", Form::Free, "A volume that has the backup already."),
+    ],
+};
+
+static POD_LIMITS: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        optional("memory", Form::Size { min: 256 * MIB, max: LARGEST / 4 }, "Memory of the server. Default: 1GiB."),
+        optional(
+            "disk",
+            Form::Size { min: 256 * MIB, max: LARGEST / 4 },
+            "Disk of the node for the restored databases, and again for the backup; with a claim, for the backup alone. Default: 8GiB.",
+        ),
+        optional(
+            "cpuMillis",
+            Form::Whole { min: 100, max: 1_000_000 },
+            "Processor time, in thousandths of a core. Default: no limit.",
+        ),
+    ],
+};
+
+static STORAGE: Shape = Shape {
+    choice: Choice::AtMostOne,
+    keys: &[optional(
+        "claim",
+        Form::Object(&CLAIM),
+        "A PersistentVolumeClaim that is made for each run, and seen gone at its end.",
+    )],
+};
+
+static CLAIM: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        optional(
+            "storageClass",
+            Form::Text(&STORAGE_CLASS),
+            "Whose volume is claimed. Default: the cluster's default class.",
+        ),
+        required("size", Form::Size { min: 256 * MIB, max: LARGEST / 4 }, "How much is claimed."),
+    ],
+};
+
+pub(super) static TARGET: TextRule = TextRule {
+    check: |text| {
+        let hint = "such as 10.20.0.5:5432, 10.20.0.0/16:5432 or [2001:db8::]/64:5432; names are not looked up";
+        text.parse::<Target>().map(drop).map_err(|why| Complaint::new(why).hint(hint))
+    },
+    pattern: None,
+    example: "10.20.0.0/16:5432",
+};
+
+static NETWORK: TextRule = TextRule {
+    check: |text| {
+        let hint = "such as 10.30.0.0/24, or 10.30.0.7/32 for one machine";
+        network::network(text).map(drop).map_err(|why| Complaint::new(why).hint(hint))
+    },
+    pattern: None,
+    example: "10.30.0.0/24",
+};
+
+static STORAGE_CLASS: TextRule = TextRule {
+    check: |text| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+        let ends = text.starts_with(['-', '.']) || text.ends_with(['-', '.']);
+        if !text.is_empty() && text.len() <= 253 && text.chars().all(inner) && !ends {
+            Ok(())
+        } else {
+            Err(Complaint::new(format!("`{text}` is not the name of a storage class"))
+                .hint("`kubectl get storageclass` lists them"))
+        }
+    },
+    pattern: Some("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+    example: "standard",
+};
