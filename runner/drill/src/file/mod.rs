@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod cron;
+mod doorway;
 mod form;
 mod kubernetes;
 mod problem;
