@@ -143,7 +143,7 @@ fn a_schedule_that_never_comes_is_a_problem() {
 async fn a_file_that_is_written_is_told_without_waiting_for_the_next_look() {
     let place = tempfile::tempdir().unwrap();
     drill_file(place.path(), "a.yaml", "orders", "");
-    let keeper = Keeper::new(vec![place.path().to_owned(), place.path().join("nowhere")]).await.unwrap();
+    let keeper = Keeper::new(vec![place.path().to_owned(), place.path().join("nowhere")], None).await.unwrap();
     assert_eq!(names(&keeper.book()), ["orders"]);
     let (told, mut heard) = tokio::sync::mpsc::channel(8);
     let view = View {
