@@ -63,10 +63,15 @@ impl Vault {
         let secret = self.cli(&["write", "-f", "-field=secret_id", "auth/approle/role/muster/secret-id"]);
         let role_id = self.cli(&["read", "-field=role_id", "auth/approle/role/muster/role-id"]);
         place.write("secret-id", &secret);
+        self.credentials_by(place, &format!("appRole: {{ roleId: {role_id}, secretId: {{ file: secret-id }} }}"))
+    }
+
+    /// The same, for another way to log in.
+    pub fn credentials_by(&self, place: &Place, auth: &str) -> String {
         place.write("vault-ca.pem", &std::fs::read_to_string(self.directory.path().join("ca.pem")).expect("its CA"));
         let address = &self.address;
         format!(
-            "  credentials:\n    vault:\n      address: {address}\n      ca: vault-ca.pem\n      auth:\n        appRole: {{ roleId: {role_id}, secretId: {{ file: secret-id }} }}\n"
+            "  credentials:\n    vault:\n      address: {address}\n      ca: vault-ca.pem\n      auth:\n        {auth}\n"
         )
     }
 

@@ -148,14 +148,14 @@ fn a_network_that_nobody_enforces_is_refused() {
 }
 
 /// A cluster, a backup, and an account.
-struct World {
-    place: Place,
-    cluster: Cluster,
+pub(crate) struct World {
+    pub(crate) place: Place,
+    pub(crate) cluster: Cluster,
     account: Account,
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if std::env::var("MUSTER_TEST_CNI").as_deref() == Ok("ptp") {
             return None;
         }
@@ -169,7 +169,7 @@ impl World {
         Self { place, cluster, account }
     }
 
-    fn drill_text(&self) -> String {
+    pub(crate) fn drill_text(&self) -> String {
         let (image, own) = (self.cluster.postgresql_image(), self.cluster.muster_image());
         format!(
             "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: {{ name: shop }}\nspec:\n  \
@@ -193,11 +193,11 @@ impl World {
         self.start().wait()
     }
 
-    fn run_text(&self, drill: &str) -> Finished {
+    pub(crate) fn run_text(&self, drill: &str) -> Finished {
         self.start_text(drill).wait()
     }
 
-    fn muster(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn muster(&self, arguments: &[&str]) -> Finished {
         Muster::start_with(&self.place, arguments, |command| {
             command.env("KUBECONFIG", &self.account.kubeconfig);
         })
@@ -226,7 +226,7 @@ impl World {
 
     /// Of this place: other tests have sandboxes, too.
     #[track_caller]
-    fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         self.place.assert_nothing_left();
         let owner = fs::read_to_string(self.place.state().join("kubernetes/owner")).unwrap_or_default();
         let left = ["get", "namespaces", "-o", "name", "-l", &format!("muster.dev/owner={owner}")];

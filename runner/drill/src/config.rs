@@ -1,7 +1,10 @@
 //! A checked configuration of the daemon: every value is within its bounds and every default is filled in.
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::id::Sha256Digest;
 use crate::network::Target;
@@ -25,6 +28,36 @@ pub struct Config {
     pub retention: Retention,
     /// What no drill may use or reach.
     pub production: Production,
+    /// None: compact manifests are refused.
+    pub compact: Option<Compact>,
+}
+
+/// What compact manifests leave out. Values are in the form of a drill file, and checked; files in them are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compact {
+    /// What `backup_snapshot` is beneath.
+    pub backups: Option<PathBuf>,
+    /// `source.trustedKeys`.
+    pub trusted_keys: Option<Vec<Value>>,
+    /// By major version; where there is none, the image of `kubernetes` serves.
+    pub images: BTreeMap<u32, String>,
+    /// `isolation.kubernetes`.
+    pub kubernetes: Option<Value>,
+    /// `credentials.vault`.
+    pub vault: Option<Value>,
+}
+
+impl Compact {
+    /// The keys without which no manifest can be used, and what each says.
+    pub fn lacking(&self) -> Vec<(&'static str, &'static str)> {
+        let needed = [
+            (self.backups.is_none(), "backups", "where snapshots are"),
+            (self.trusted_keys.is_none(), "trustedKeys", "who is trusted to have signed them"),
+            (self.kubernetes.is_none(), "kubernetes", "in which cluster, and with which images, they are restored"),
+            (self.vault.is_none(), "vault", "who leases the login"),
+        ];
+        needed.into_iter().filter(|(lacks, ..)| *lacks).map(|(_, name, what)| (name, what)).collect()
+    }
 }
 
 /// What belongs to production, and so to no drill.

@@ -2,6 +2,7 @@
 mod self_test;
 mod sources;
 mod vault;
+mod visitor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::network::Target;
 pub use self_test::{SelfTest, noticed_by};
 pub use sources::{Exercise, Fallback, Place};
 pub use vault::{Vault, VaultAuth};
+pub use visitor::Visitor;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drill {
@@ -197,6 +199,10 @@ pub struct Kubernetes {
     pub probe_interval: Duration,
     /// None: the node's own disk, for as long as the pod lives.
     pub claim: Option<Claim>,
+    /// Where the agent reaches the database, in the sandbox's own network.
+    pub port: u16,
+    /// Who comes in while a doorway is open. None: nobody.
+    pub doorway: Option<Visitor>,
 }
 
 /// A volume that is claimed for the restored databases of a run.

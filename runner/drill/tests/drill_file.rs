@@ -117,8 +117,23 @@ fn full_in_a_cluster() -> Value {
         "orchestratorCidr": "10.30.0.0/24",
         "probeInterval": "45s",
         "storage": { "claim": { "storageClass": "fast", "size": "53GiB" } },
+        "port": 6432,
     } });
     value
+}
+
+/// The same, with a Vault that comes in by a doorway.
+fn full_with_doorways() -> [Value; 2] {
+    let doorways = [
+        json!({ "addresses": ["192.0.2.10", "2001:db8::10"] }),
+        json!({ "pods": { "namespace": "vault", "labels": { "app.kubernetes.io/name": "vault" } } }),
+    ];
+    doorways.map(|doorway| {
+        let mut value = full_in_a_cluster();
+        value["spec"]["isolation"]["kubernetes"]["doorway"] = doorway;
+        value["spec"]["credentials"] = json!({ "vault": vaults().swap_remove(0) });
+        value
+    })
 }
 
 #[test]
@@ -268,7 +283,8 @@ fn the_daemon_requires_limits_where_the_file_does_not_say() {
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
 #[test]
 fn no_key_is_ignored() {
-    for full in [full(), full_where(Damage::Signature), full_of_a_dump(), full_in_a_cluster()] {
+    let of_all_kinds = [full(), full_where(Damage::Signature), full_of_a_dump(), full_in_a_cluster()];
+    for full in of_all_kinds.into_iter().chain(full_with_doorways()) {
         no_key_of(&full);
     }
 }
@@ -330,6 +346,10 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         pointers(&full_with(&vault), "", &mut written);
     }
     pointers(&full_in_a_cluster(), "", &mut written);
+    for full in full_with_doorways() {
+        assert!(validator.is_valid(&full));
+        pointers(&full, "", &mut written);
+    }
     let written: Vec<String> = written
         .iter()
         .map(|pointer| {

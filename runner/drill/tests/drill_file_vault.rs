@@ -6,7 +6,7 @@ use std::time::Duration;
 use drill::config::Production;
 use drill::file::{Options, parse};
 use drill::secret::SecretSource;
-use drill::spec::{Credentials, Vault, VaultAuth};
+use drill::spec::{Credentials, Isolation, Vault, VaultAuth, Visitor};
 
 fn vault(more: &str) -> Vault {
     let text = format!(
@@ -56,5 +56,48 @@ fn what_is_productions_is_known_by_its_mount_or_its_path() {
     assert_eq!(forbids("teams/database", "      namespace: teams\n"), Some("teams/database".to_owned()));
     for other in ["databases", "database/app", "teams/database", "muster"] {
         assert_eq!(forbids(other, ""), None, "{other}");
+    }
+}
+
+/// A sandbox in a cluster lets in nobody of whom the drill does not say from where they come.
+#[test]
+fn in_a_cluster_a_vault_needs_a_doorway_and_a_doorway_a_vault() {
+    let drill = |doorway: &str, credentials: &str| {
+        let digits = "0".repeat(64);
+        let text = format!(
+            "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: {{ name: orders }}\nspec:\n  \
+             source: {{ manifest: /b/manifest.json, trustedKeys: [{{ file: k.pub }}] }}\n  \
+             isolation:\n    kubernetes:\n      image: a@sha256:{digits}\n      musterImage: b@sha256:{digits}\n{doorway}{credentials}"
+        );
+        parse(&text, Options::default()).map_err(|problems| {
+            problems
+                .iter()
+                .map(|problem| format!("{}: {}", problem.place.unwrap().line, problem.message))
+                .collect::<Vec<_>>()
+        })
+    };
+    let vault = "  credentials: { vault: { address: 'https://v:8200', ca: v.pem, auth: { token: { file: t } } } }\n";
+    let doorway = |inner: &str| format!("      doorway: {inner}\n");
+    let refused = |doorway: &str, credentials: &str| drill(doorway, credentials).unwrap_err().join("; ");
+    assert_eq!(refused("", vault), "9: nobody says from where this Vault reaches the sandbox in the cluster");
+    let addresses = doorway("{ addresses: [192.0.2.10] }");
+    assert_eq!(refused(&addresses, ""), "9: `doorway` is for a Vault, and this drill has none");
+    let drill_with_one = drill(&addresses, vault).unwrap();
+    let Isolation::Kubernetes(cluster) = drill_with_one.isolation else { panic!("{:?}", drill_with_one.isolation) };
+    assert_eq!(cluster.doorway, Some(Visitor::Addresses(vec!["192.0.2.10".parse().unwrap()])));
+    for (wrong, why) in [
+        ("{ addresses: [192.0.2.0/24] }", "9: `192.0.2.0/24` is not an address"),
+        ("{ addresses: [] }", "9: `addresses` is empty: nobody could come in"),
+        (
+            "{ addresses: [192.0.2.10], pods: { namespace: vault, labels: { app: vault } } }",
+            "9: `doorway` takes one of `addresses` and `pods`, not both",
+        ),
+        (
+            "{ pods: { namespace: vault, labels: {} } }",
+            "9: `labels` is empty: every pod of the namespace would be let in",
+        ),
+        ("{ pods: { namespace: vault, labels: { app: -v } } }", "9: `-v` is not a label's value in Kubernetes"),
+    ] {
+        assert_eq!(refused(&doorway(wrong), vault), why);
     }
 }

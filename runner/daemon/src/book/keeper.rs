@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drill::config::Compact;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use jiff::Timestamp;
@@ -19,13 +20,14 @@ const LOOK: Duration = Duration::from_mins(1);
 /// Watches the directories of drill files.
 pub struct Keeper {
     directories: Vec<PathBuf>,
+    compact: Option<Arc<Compact>>,
     book: Arc<Book>,
 }
 
 impl Keeper {
     /// Reads the files for the first time.
-    pub async fn new(directories: Vec<PathBuf>) -> Result<Self, Stop> {
-        let mut keeper = Self { directories, book: Arc::default() };
+    pub async fn new(directories: Vec<PathBuf>, compact: Option<Compact>) -> Result<Self, Stop> {
+        let mut keeper = Self { directories, compact: compact.map(Arc::new), book: Arc::default() };
         keeper.look().await?;
         Ok(keeper)
     }
@@ -68,8 +70,9 @@ impl Keeper {
 
     /// Whether anything differs.
     async fn look(&mut self) -> Result<bool, Stop> {
-        let (directories, before) = (self.directories.clone(), Arc::clone(&self.book));
-        let reading = tokio::task::spawn_blocking(move || read(&directories, &before, Timestamp::now()));
+        let (directories, compact, before) = (self.directories.clone(), self.compact.clone(), Arc::clone(&self.book));
+        let reading =
+            tokio::task::spawn_blocking(move || read(&directories, compact.as_deref(), &before, Timestamp::now()));
         let book = reading.await.or_stop(Reason::Internal, "reading the drill files")?;
         let same = book.problems == self.book.problems
             && book.drills.len() == self.book.drills.len()

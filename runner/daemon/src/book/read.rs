@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use drill::config::Compact;
 use drill::file::{self, MAX_SIZE, Options};
 use drill::id::Sha256Digest;
 use drill::schedule::Calendar;
@@ -17,8 +18,9 @@ use crate::dispatcher::FileView;
 /// Files that one directory may hold.
 const MAX_FILES: usize = 100_000;
 
-/// Reads every `*.yaml` and `*.yml` of the directories. What `before` holds of a file that is bad or gone now, is kept. Blocks.
-pub fn read(directories: &[PathBuf], before: &Book, now: Timestamp) -> Book {
+/// Reads every `*.yaml`, `*.yml` and `*.json` of the directories. What `before` holds of a file that is bad or gone now, is kept. Blocks.
+/// `compact` is what compact manifests among them leave out.
+pub fn read(directories: &[PathBuf], compact: Option<&Compact>, before: &Book, now: Timestamp) -> Book {
     let mut book = Book::default();
     let before =
         Before { book: before, by_file: before.drills.values().map(|one| (one.file.as_path(), one)).collect() };
@@ -31,7 +33,7 @@ pub fn read(directories: &[PathBuf], before: &Book, now: Timestamp) -> Book {
             Ok(files) => {
                 for path in files {
                     seen.insert(path.clone());
-                    if let Err(problem) = read_one(&path, before, &mut book, now) {
+                    if let Err(problem) = read_one(&path, compact, before, &mut book, now) {
                         problems.push((path, problem));
                     }
                 }
@@ -70,7 +72,8 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let named = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let named =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if named && !hidden {
             files.push(path);
@@ -83,12 +86,20 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-fn read_one(path: &Path, before: &Before<'_>, book: &mut Book, now: Timestamp) -> Result<(), String> {
+fn read_one(
+    path: &Path,
+    compact: Option<&Compact>,
+    before: &Before<'_>,
+    book: &mut Book,
+    now: Timestamp,
+) -> Result<(), String> {
     let text = bytes(path)?;
     let text = String::from_utf8(text).map_err(|error| format!("the file is not UTF-8: {error}"))?;
-    let drill = match known(before, path, &text) {
+    let full = file::full(&text, compact);
+    let full = full.map_err(|problems| file::render(&problems, &path.display().to_string(), &text, false))?;
+    let drill = match known(before, path, &full) {
         Some(drill) => drill,
-        None => Arc::new(parse(path, &text, now)?),
+        None => Arc::new(parse(path, &full, now)?),
     };
     if let Some(first) = book.drills.get(&drill.name) {
         return Err(format!(
@@ -118,7 +129,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The drill that the same bytes of the same file gave before.
+/// The drill that the same text of the same file gave before.
 fn known(before: &Before<'_>, path: &Path, text: &str) -> Option<Arc<Drill>> {
     let entry = before.by_file.get(path)?;
     (entry.drill.digest == Sha256Digest::of(text.as_bytes())).then(|| Arc::clone(&entry.drill))

@@ -16,7 +16,7 @@ fn drill_file(directory: &Path, file: &str, name: &str, more: &str) {
 }
 
 fn look(directory: &Path, before: &Book) -> Book {
-    read(&[directory.to_owned()], before, NOW)
+    read(&[directory.to_owned()], None, before, NOW)
 }
 
 fn name(text: &str) -> DrillName {
@@ -103,7 +103,7 @@ fn what_is_no_file_of_text_is_a_problem_and_not_a_wait() {
         assert!(said.contains(wanted), "{said}");
     }
     assert_eq!(said.len(), 5);
-    let nowhere = read(&[here.join("nowhere")], &Book::default(), NOW);
+    let nowhere = read(&[here.join("nowhere")], None, &Book::default(), NOW);
     assert!(nowhere.problems[0].problem.contains("directory cannot be read"));
 }
 
@@ -143,7 +143,7 @@ fn a_schedule_that_never_comes_is_a_problem() {
 async fn a_file_that_is_written_is_told_without_waiting_for_the_next_look() {
     let place = tempfile::tempdir().unwrap();
     drill_file(place.path(), "a.yaml", "orders", "");
-    let keeper = Keeper::new(vec![place.path().to_owned(), place.path().join("nowhere")]).await.unwrap();
+    let keeper = Keeper::new(vec![place.path().to_owned(), place.path().join("nowhere")], None).await.unwrap();
     assert_eq!(names(&keeper.book()), ["orders"]);
     let (told, mut heard) = tokio::sync::mpsc::channel(8);
     let view = View {
@@ -170,4 +170,32 @@ async fn a_file_that_is_written_is_told_without_waiting_for_the_next_look() {
     });
     let Some(Event::Drills(book)) = heard.await.unwrap() else { panic!("another event") };
     assert_eq!(names(&book), ["orders", "stock"]);
+}
+
+/// With the configuration they are drills like any other, read again only where they differ; without it they say what they need.
+#[test]
+fn compact_manifests_are_drills_where_the_configuration_has_the_rest() {
+    let place = tempfile::tempdir().unwrap();
+    let manifest = r#"{ "drill_id": "orders", "backup_snapshot": "orders/latest", "db_engine": "postgresql" }"#;
+    fs::write(place.path().join("orders.json"), manifest).unwrap();
+    let digits = "0".repeat(64);
+    let text = format!(
+        "apiVersion: muster.dev/v1\nkind: Config\ndrills: [drills]\ncompact:\n  backups: /srv\n  trustedKeys: [{{ file: k.pub }}]\n  \
+         kubernetes: {{ image: 'a@sha256:{digits}', musterImage: 'b@sha256:{digits}', doorway: {{ addresses: [192.0.2.1] }} }}\n  \
+         vault: {{ address: 'https://v:8200', ca: v.pem, auth: {{ token: {{ file: t }} }} }}\n"
+    );
+    let config = drill::file::parse_config(&text, Path::new("/etc/muster")).unwrap();
+    let directories = [place.path().to_owned()];
+    let look = |before: &Book| read(&directories, config.compact.as_ref(), before, NOW);
+    let first = look(&Book::default());
+    assert!(first.problems.is_empty(), "{:?}", first.problems);
+    let again = look(&first);
+    assert!(Arc::ptr_eq(&again.drills[&name("orders")].drill, &first.drills[&name("orders")].drill));
+
+    let alone = read(&directories, None, &Book::default(), NOW);
+    assert!(
+        alone.problems[0].problem.contains("name the daemon's configuration with --config"),
+        "{:?}",
+        alone.problems
+    );
 }

@@ -171,6 +171,19 @@ fn look(config: &Config) -> Found {
             "nobody is told: add alerts: { webhooks: … } or { alertmanagers: … }".into(),
         ));
     }
+    if let Some(compact) = &config.compact {
+        let lacking: Vec<&str> = compact.lacking().into_iter().map(|(name, _)| name).collect();
+        match &lacking[..] {
+            [] => found.0.push((Mark::Good, "compact manifests", "stand for whole drills".to_owned())),
+            lacking => {
+                found.0.push((
+                    Mark::Warning,
+                    "compact manifests",
+                    format!("lack compact.{}", lacking.join(", compact.")),
+                ));
+            }
+        }
+    }
     let sink = match &config.logs.sink {
         LogSink::Stderr => "standard error".to_owned(),
         LogSink::File(path) | LogSink::Socket(path) => path.display().to_string(),

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use drill::file::{MAX_SIZE, Options, Problems, render};
 use drill::spec::Drill;
+use drill::stop::Stop;
 use drill::verdict::EXIT_NOTHING_BEGUN;
 
 use super::style::{Style, clean};
+use super::{error_text, serve};
 
 /// Why there is no drill. Nothing was begun.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum LoadError {
         #[source]
         problems: Problems,
     },
+    /// What a compact manifest leaves out stands in it.
+    #[error("the configuration cannot be used")]
+    Configuration(#[source] Stop),
 }
 
 impl LoadError {
@@ -39,6 +44,7 @@ impl LoadError {
             Self::Invalid { path, text, problems } => {
                 return render(problems, &path.display().to_string(), text, color);
             }
+            Self::Configuration(stop) => return error_text(stop, Style::plain()),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 format!("{self}: it does not exist\n  name a drill file; `muster schema` prints what one may hold")
             }
@@ -75,9 +81,10 @@ pub(super) fn wrapped(text: &str, style: Style) -> String {
 }
 
 /// Reads and checks a drill file. Gives the drill, the file's absolute path, and the directory that relative paths in it
-/// start from. Symlinks are left alone: paths are relative to where the user sees the file.
-pub fn load(path: &Path, options: Options) -> Result<(Drill, PathBuf, PathBuf), LoadError> {
-    let text = read(path)?;
+/// start from. Symlinks are left alone: paths are relative to where the user sees the file. `config` is what somebody named as
+/// the daemon's configuration; it is read where the file is a compact manifest.
+pub fn load(path: &Path, options: Options, config: Option<&Path>) -> Result<(Drill, PathBuf, PathBuf), LoadError> {
+    let text = expanded(path, config)?;
     let drill = drill::file::parse(&text, options).map_err(|problems| LoadError::Invalid {
         path: path.to_owned(),
         text,
@@ -86,6 +93,20 @@ pub fn load(path: &Path, options: Options) -> Result<(Drill, PathBuf, PathBuf), 
     let absolute = std::path::absolute(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let directory = absolute.parent().unwrap_or(&absolute).to_owned();
     Ok((drill, absolute, directory))
+}
+
+/// A drill file's text, or that of the one which a compact manifest stands for.
+pub fn expanded(path: &Path, config: Option<&Path>) -> Result<String, LoadError> {
+    let text = read(path)?;
+    if !drill::file::is_compact(&text) {
+        return Ok(text);
+    }
+    let config = serve::in_force(config).map_err(LoadError::Configuration)?;
+    let compact = config.and_then(|config| config.compact);
+    match drill::file::full(&text, compact.as_ref()) {
+        Ok(full) => Ok(full.into_owned()),
+        Err(problems) => Err(LoadError::Invalid { path: path.to_owned(), text, problems }),
+    }
 }
 
 /// At most one byte more than a drill file may have, so that the check of its size has something to see.
@@ -129,13 +150,13 @@ spec: { source: { manifest: latest/manifest.json, trustedKeys: [{ file: backup.p
     }
 
     fn refused(path: &Path) -> String {
-        load(path, Options::default()).expect_err("it is refused").render(false)
+        load(path, Options::default(), None).expect_err("it is refused").render(false)
     }
 
     #[test]
     fn a_drill_comes_with_the_directory_that_its_paths_start_from() {
         let (folder, path) = written(SMALLEST.as_bytes());
-        let (drill, file, directory) = load(&path, Options::default()).expect("it is a drill");
+        let (drill, file, directory) = load(&path, Options::default(), None).expect("it is a drill");
         assert_eq!(drill.name.as_str(), "orders");
         assert_eq!(drill.digest, drill::id::Sha256Digest::of(SMALLEST.as_bytes()));
         assert_eq!((file.as_path(), directory.as_path()), (path.as_path(), folder.path()));

@@ -9,6 +9,7 @@ mod daemon;
 pub mod doctor;
 pub mod drill_file;
 pub mod evidence;
+mod expand;
 mod health;
 pub mod key;
 pub mod manifest;
@@ -63,6 +64,7 @@ enum Command {
     Manifest(manifest::Args),
     Config(config::Args),
     Render(template::Args),
+    Expand(expand::Args),
     Next(next::Args),
     Health(health::Args),
     Doctor(doctor::Args),
@@ -127,6 +129,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Stop> {
         Command::Manifest(args) => manifest::run(args).await,
         Command::Config(args) => config::run(args),
         Command::Render(args) => template::run(&args),
+        Command::Expand(args) => expand::run(&args),
         Command::Next(args) => next::run(args).await,
         Command::Health(args) => health::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

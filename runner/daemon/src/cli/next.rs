@@ -95,11 +95,11 @@ fn from_files(args: &Args) -> Result<(Vec<Fire>, Vec<String>), Stop> {
     let now = Timestamp::now();
     let (drills, problems) = if args.paths.is_empty() {
         match serve::load(args.daemon.config.as_deref().unwrap_or(Path::new(serve::CONFIG)))? {
-            Ok(config) => of_book(book::read(&config.drills, &Book::default(), now)),
+            Ok(config) => of_book(book::read(&config.drills, config.compact.as_ref(), &Book::default(), now)),
             Err(problems) => (Vec::new(), vec![problems]),
         }
     } else {
-        of_paths(&args.paths, now)?
+        of_paths(&args.paths, args.daemon.config.as_deref(), now)?
     };
     if let Some(name) = args.drill.as_ref().filter(|_| problems.is_empty())
         && !drills.iter().any(|drill| drill.name == *name)
@@ -124,17 +124,18 @@ fn problem(path: &Path, text: &str) -> String {
     if text.starts_with("error: ") { lines } else { format!("error: {}: {lines}", clean(&path.display().to_string())) }
 }
 
-fn of_paths(paths: &[PathBuf], now: Timestamp) -> Result<Found, Stop> {
+fn of_paths(paths: &[PathBuf], config: Option<&Path>, now: Timestamp) -> Result<Found, Stop> {
     let (mut drills, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         if path.is_dir() {
             let path = std::path::absolute(path).or_stop(Reason::Internal, "resolving a directory's path")?;
-            let (more, bad) = of_book(book::read(&[path], &Book::default(), now));
+            let compact = serve::in_force(config)?.and_then(|config| config.compact);
+            let (more, bad) = of_book(book::read(&[path], compact.as_ref(), &Book::default(), now));
             drills.extend(more);
             problems.extend(bad);
             continue;
         }
-        match drill_file::load(path, Options { enforcement: Enforcement::Required }) {
+        match drill_file::load(path, Options { enforcement: Enforcement::Required }, config) {
             Ok((drill, ..)) => drills.push(Arc::new(drill)),
             Err(error) => problems.push(error.render(Style::of_stderr().has_colour())),
         }

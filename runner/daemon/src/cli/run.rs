@@ -23,10 +23,11 @@ use crate::{evidence, state_dir, wiring};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  muster run schedules/smallest.yaml\n  \
     muster run --dump orders.sql.gz   (a first drill: no file, no signature, and every result says so)\n  \
+    muster run orders.json --config /etc/muster/muster.yaml   (a compact manifest; `muster expand` prints what it stands for)\n  \
     muster run schedules/smallest.yaml --self-test   (damages copies of the backup: the drill must notice each)\n\n\
     Exit codes: 0 passed, 1 failed, 2 inconclusive, 3 nothing was begun, 4 something is left over.")]
 pub struct Args {
-    /// The drill file
+    /// The drill file, or a compact manifest
     #[arg(required_unless_present = "dump", conflicts_with = "dump")]
     drill: Option<PathBuf>,
     /// A dump of `pg_dump` in place of a drill file: custom, directory, tar, plain, or plain with gzip or zstd
@@ -47,8 +48,8 @@ pub struct Args {
     /// Where the signed evidence goes [default: `evidence` in the state directory]
     #[arg(long, value_name = "DIR")]
     evidence_dir: Option<PathBuf>,
-    /// The daemon's configuration: no drill may use what it lists under `production` [default: /etc/muster/muster.yaml, if
-    /// that is there]
+    /// The daemon's configuration: no drill may use what it lists under `production`, and `compact` is what a compact manifest
+    /// leaves out [default: /etc/muster/muster.yaml, if that is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Damage a copy of the backup and see whether the drill notices: `byte`, `signature`, `truncated`, `baseline-rows`,
@@ -65,7 +66,7 @@ struct Damages(Option<Damage>);
 pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let loaded = match (&args.drill, &args.dump) {
         (_, Some(dump)) => of_dump(dump, &args)?,
-        (Some(file), None) => match drill_file::load(file, Options::default()) {
+        (Some(file), None) => match drill_file::load(file, Options::default(), args.config.as_deref()) {
             Ok(loaded) => loaded,
             Err(error) => return Ok(error.report()),
         },
@@ -79,7 +80,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     let mut ports = wiring::local(&state_directory)?;
     ports.production = match (&drill.credentials, &drill.isolation) {
         (Credentials::Embedded { .. }, Isolation::Local(_)) => Production::default(),
-        (Credentials::Vault(_), _) | (_, Isolation::Kubernetes(_)) => production(args.config.as_deref())?,
+        (Credentials::Vault(_), _) | (_, Isolation::Kubernetes(_)) => {
+            serve::in_force(args.config.as_deref())?.map(|config| config.production).unwrap_or_default()
+        }
     };
     let me = ThisProcess::register(&state_directory)?;
     settle(&ports, &me, &state_directory).await;
@@ -133,21 +136,6 @@ pub async fn run(args: Args) -> Result<ExitCode, Stop> {
     }
     signals.abort();
     Ok(ExitCode::from(worst))
-}
-
-/// What is production's. A configuration that is at its usual place and cannot be read is not taken for one that lists nothing.
-fn production(named: Option<&Path>) -> Result<Production, Stop> {
-    let usual = Path::new(serve::CONFIG);
-    let file = match named {
-        Some(file) => file,
-        None if usual.exists() => usual,
-        None => return Ok(Production::default()),
-    };
-    match serve::load(file)? {
-        Ok(config) => Ok(config.production),
-        Err(problems) => Err(Stop::internal(format!("{} is no configuration:\n{problems}", file.display()))
-            .advise("mend it, or name another with --config: it lists what no drill may use")),
-    }
 }
 
 /// What one order means, one run after the other.

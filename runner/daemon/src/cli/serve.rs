@@ -40,6 +40,22 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Stop> {
     }
 }
 
+/// The configuration that a command goes by: what somebody named, else the one at its usual place, where there is one. One that
+/// is there and cannot be read is not taken for one that says nothing.
+pub(super) fn in_force(named: Option<&Path>) -> Result<Option<Config>, Stop> {
+    let usual = Path::new(CONFIG);
+    let file = match named {
+        Some(file) => file,
+        None if usual.exists() => usual,
+        None => return Ok(None),
+    };
+    let advice = "mend it, or name another with --config: it lists what no drill may use";
+    let config = load(file)?.map_err(|problems| {
+        Stop::internal(format!("{} is no configuration:\n{problems}", file.display())).advise(advice)
+    });
+    config.map(Some)
+}
+
 /// A configuration, or all that is wrong with it, for people.
 pub(super) fn load(file: &Path) -> Result<Result<Config, String>, Stop> {
     let path = std::path::absolute(file).or_stop(Reason::Internal, "resolving the configuration's path")?;

@@ -18,12 +18,15 @@ use crate::{state_dir, wiring};
                         standard error; `approvedTemplate` of the configuration takes the digest."
 )]
 pub struct Args {
-    /// The drill file
+    /// The drill file, or a compact manifest
     drill: PathBuf,
+    /// The daemon's configuration, for a compact manifest [default: /etc/muster/muster.yaml, if that is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
-    let drill = match drill_file::load(&args.drill, Options::default()) {
+    let drill = match drill_file::load(&args.drill, Options::default(), args.config.as_deref()) {
         Ok((drill, _, _)) => drill,
         Err(error) => return Ok(error.report()),
     };

@@ -56,7 +56,7 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let since = Timestamp::now();
     let recovered = settle(&ports, &me.owner, &state_directory).await?;
 
-    let keeper = Keeper::new(config.drills.clone()).await?;
+    let keeper = Keeper::new(config.drills.clone(), config.compact.clone()).await?;
     let drills = keeper.book().drills.len();
     let alarms = Alarms::new(ports.store.clone());
     let sender = Sender::new(ports.store.clone(), wiring::destinations(&config.alerts)?, alarms.changed());

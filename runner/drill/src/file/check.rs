@@ -267,10 +267,20 @@ fn local(node: Option<&Node>, options: Options) -> Isolation {
 
 fn credentials(spec: Option<&Node>, problems: &mut Problems) -> Option<Credentials> {
     let node = spec.get("credentials");
-    let Some(vault) = node.get("vault") else { return Some(embedded(node.get("embedded"))) };
-    if spec.get("isolation").get("kubernetes").is_some() {
-        let problem = Problem::at(vault.place, "a Vault cannot reach a sandbox in a cluster in this version of muster");
-        problems.push(problem.hint("remove it until a later version can: muster then makes the login itself"));
+    let cluster = spec.get("isolation").get("kubernetes");
+    let doorway = cluster.get("doorway");
+    let Some(vault) = node.get("vault") else {
+        if let Some(doorway) = doorway {
+            let problem = Problem::at(doorway.place, "`doorway` is for a Vault, and this drill has none");
+            problems.push(problem.hint("remove it, or add credentials: { vault: … }"));
+        }
+        return Some(embedded(node.get("embedded")));
+    };
+    if let (Some(_), None) = (cluster, doorway) {
+        let problem = Problem::at(vault.place, "nobody says from where this Vault reaches the sandbox in the cluster");
+        problems.push(problem.hint(
+            "add isolation.kubernetes.doorway: { addresses: [192.0.2.10] }, or { pods: { namespace: …, labels: … } } for one in the cluster",
+        ));
     }
     super::vault::read(vault, problems).map(Box::new).map(Credentials::Vault)
 }

@@ -1,6 +1,7 @@
 //! `isolation.kubernetes` of a drill file, and networks of production wherever they are listed.
 use std::time::Duration;
 
+use super::doorway;
 use super::problem::{Problem, Problems};
 use super::rule::{self, Complaint, TextRule};
 use super::shape::{Choice, Form, LARGEST, MIB, Shape, duration, not_yet, optional, required};
@@ -11,6 +12,7 @@ use crate::unit;
 
 const DEFAULT_MEMORY: u64 = 1 << 30;
 const DEFAULT_DISK: u64 = 8 << 30;
+const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// None where form has said what is missing.
@@ -36,6 +38,8 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
             let storage_class = claim.get("storageClass").and_then(Node::text).map(str::to_owned);
             Some(Claim { storage_class, size: size(Some(claim), "size")? })
         }),
+        port: node.get("port").and_then(Node::whole).and_then(|port| port.try_into().ok()).unwrap_or(DEFAULT_PORT),
+        doorway: node.get("doorway").and_then(|node| doorway::read(node, problems)),
     };
     if let (Some(given), Some(production)) = (orchestrator, asked.orchestrated_production()) {
         let message = format!("`orchestratorCidr` lets in what is listed as production's: {production}");
@@ -91,6 +95,16 @@ pub(super) static KUBERNETES: Shape = Shape {
             Form::Object(&STORAGE),
             "Where the restored databases lie. Default: on the node's own disk.",
         ),
+        optional(
+            "port",
+            Form::Whole { min: 1_024, max: 65_535 },
+            "The port of the database in the sandbox's own network. Default: 5432.",
+        ),
+        optional(
+            "doorway",
+            Form::Object(&doorway::DOORWAY),
+            "From where the drill's Vault comes: let in while it makes, renews or revokes a lease, and not else.",
+        ),
         not_yet("artifact", Form::Free, "A volume that has the backup already."),
     ],
 };
@@ -142,7 +156,7 @@ pub(super) static TARGET: TextRule = TextRule {
     example: "10.20.0.0/16:5432",
 };
 
-static NETWORK: TextRule = TextRule {
+pub(super) static NETWORK: TextRule = TextRule {
     check: |text| {
         let hint = "such as 10.30.0.0/24, or 10.30.0.7/32 for one machine";
         network::network(text).map(drop).map_err(|why| Complaint::new(why).hint(hint))

@@ -4,8 +4,10 @@
 //! (`shape`, by `form`), which is also the JSON Schema (`schema`); then values are read, defaults filled in, and combinations
 //! refused (`check`). [`render`] draws the problems for a person.
 mod check;
+mod compact;
 mod config;
 mod cron;
+mod doorway;
 mod form;
 mod kubernetes;
 mod problem;
@@ -16,10 +18,11 @@ mod shape;
 mod tree;
 mod vault;
 
+pub use compact::{full, is_compact};
 pub use config::{config_schema, parse_config};
 pub use problem::{Place, Problem, Problems, render};
 pub use rule::is_reserved_setting;
-pub use schema::json_schema;
+pub use schema::{compact_schema, json_schema};
 
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{Drill, DumpSource, Enforcement, Need};

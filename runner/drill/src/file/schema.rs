@@ -1,11 +1,17 @@
 //! The JSON Schema of a drill file, from the same table that the parser reads.
 use serde_json::{Map, Value, json};
 
+use super::compact::COMPACT;
 use super::shape::{Choice, DRILL, Form, Key, Need, Shape};
 
 /// Draft 2020-12, for editors and other people's checks. It says what form can say; [`super::parse`] says the rest.
 pub fn json_schema() -> Value {
     of(&DRILL, "muster drill", "What a disaster-recovery drill restores, where, and what must be true of it.")
+}
+
+/// The same of a compact manifest.
+pub fn compact_schema() -> Value {
+    of(&COMPACT, "compact muster drill", "What differs between drills; the daemon's configuration has the rest.")
 }
 
 pub(super) fn of(shape: &Shape, title: &str, description: &str) -> Value {

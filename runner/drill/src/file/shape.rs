@@ -245,7 +245,7 @@ static SOURCE: Shape = Shape {
     ],
 };
 
-static TRUSTED_KEY: Shape = Shape {
+pub(super) static TRUSTED_KEY: Shape = Shape {
     choice: Choice::ExactlyOne,
     keys: &[
         optional("file", Form::Text(&rule::PATH), "A minisign public key file, relative to the drill file."),

@@ -1,3 +1,5 @@
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,11 +86,23 @@ pub struct SandboxSpec {
 #[derive(Debug, Clone, Default)]
 pub struct SandboxInputs {
     pub files: Vec<InputFile>,
+    /// Files that are others where the sandbox has an address that somebody outside may know.
+    pub at_address: Option<FilesAt>,
     pub template: Option<Template>,
     /// A directory outside `/usr` that holds the engine's programs, bound read-only at its own path.
     pub programs: Option<PathBuf>,
     /// The port on the sandbox's own loopback that [`Sandbox::dial`] reaches.
     pub port: u16,
+}
+
+/// What takes the place of files of the same names, such as a certificate that carries the address.
+#[derive(Clone)]
+pub struct FilesAt(pub Arc<dyn Fn(IpAddr) -> Result<Vec<InputFile>, Stop> + Send + Sync>);
+
+impl fmt::Debug for FilesAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FilesAt")
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -146,8 +160,8 @@ pub trait Doorway: Send + Sync {
 
     fn port(&self) -> u16;
 
-    /// Returns when nobody gets in any more and whoever was in is out.
-    async fn close(self: Box<Self>);
+    /// Returns when nobody gets in any more and whoever was in is out. Where that was not seen, it is an error.
+    async fn close(self: Box<Self>) -> Result<(), Stop>;
 }
 
 #[derive(Clone)]

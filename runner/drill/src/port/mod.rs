@@ -13,8 +13,8 @@ pub use artifacts::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened};
 pub use credentials::{Credentials, Inside, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
 pub use isolation::{
-    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, FEED, InputFile, Isolation, Leftover, LineSink,
-    Output, PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,
+    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, FEED, FilesAt, InputFile, Isolation, Leftover,
+    LineSink, Output, PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,
 };
 pub use store::{
     ChainLink, Chained, DrillHistory, Pruned, Quarantine, RunSummary, ScheduleHistory, SeenSchedule, Store,

@@ -79,7 +79,7 @@ impl Credentials for FakeCredentials {
         let server = inside.server;
         self.step("issue")?;
         if self.doorway {
-            inside.sandbox.open_doorway().await?.close().await;
+            inside.sandbox.open_doorway().await?.close().await?;
         }
         let role = Resource::lease_role(&request.run);
         server.admin("template1", &format!("CREATE ROLE \"{role}\"")).await.map_err(|error| stop("making", &error))?;

@@ -339,9 +339,8 @@ impl Doorway for FakeDoorway {
         9
     }
 
-    async fn close(self: Box<Self>) {
-        // Where the process crashes at it, it is closed by that.
-        let _ = self.world.effect("close doorway", |_| ()).await;
+    async fn close(self: Box<Self>) -> Result<(), Stop> {
+        self.world.effect("close doorway", |_| ()).await
     }
 }
 

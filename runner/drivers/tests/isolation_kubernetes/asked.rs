@@ -8,7 +8,7 @@ use drill::port::Isolation;
 use drill::proof::{Expected, IsolationProof, Probe};
 use drill::spec::{Claim, Kubernetes};
 use drill::verdict::Reason;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -146,7 +146,7 @@ async fn a_claimed_volume_has_the_databases_and_goes_with_the_run(place: Place) 
     let output = held.run(&["/bin/sh", "-c", script]).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.starts_with("postgres:") && said.trim().ends_with("700"), "a server takes no other: {output:?}");
-    let file = directory_of(&volume.spec).join("data/file");
+    let file = directory_of(volume.spec.as_ref()).join("data/file");
     assert_eq!(std::fs::read_to_string(&file).expect("it lies on the volume"), "kept\n");
     let observed = let_go(held).await;
     assert!(observed.iter().any(|seen| seen.starts_with("claim database of dr-sandbox-")), "{observed:?}");
@@ -157,8 +157,8 @@ async fn a_claimed_volume_has_the_databases_and_goes_with_the_run(place: Place) 
     assert!(!file.exists());
 }
 
-fn directory_of(spec: &Option<k8s_openapi::api::core::v1::PersistentVolumeSpec>) -> PathBuf {
-    let local = spec.as_ref().and_then(|spec| spec.local.as_ref()).expect("a local volume");
+fn directory_of(spec: Option<&PersistentVolumeSpec>) -> PathBuf {
+    let local = spec.and_then(|spec| spec.local.as_ref()).expect("a local volume");
     PathBuf::from(&local.path)
 }
 
@@ -168,7 +168,7 @@ async fn a_volume_that_is_to_be_kept_is_kept_and_said(place: Place) {
     let any = volumes.list(&kube::api::ListParams::default()).await.expect("listed").items;
     let offered =
         any.into_iter().find(|one| one.metadata.name.as_deref().is_some_and(|name| name.starts_with("local-")));
-    let directory = directory_of(&offered.expect("the harness offers volumes").spec).with_file_name(&name);
+    let directory = directory_of(offered.expect("the harness offers volumes").spec.as_ref()).with_file_name(&name);
     std::fs::create_dir_all(&directory).expect("made");
     let kept = json!({
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name },

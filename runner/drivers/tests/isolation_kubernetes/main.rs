@@ -3,6 +3,7 @@
 //! This binary is also muster's own program inside the pods, so it has no harness: `main` looks at its arguments first.
 mod asked;
 mod boundary;
+mod doorway;
 mod lifecycle;
 mod measure;
 mod support;
@@ -53,7 +54,7 @@ fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_all(filter: &str) -> usize {
-    let tests = [lifecycle::tests(), boundary::tests(), asked::tests(), measure::tests()].concat();
+    let tests = [lifecycle::tests(), boundary::tests(), asked::tests(), doorway::tests(), measure::tests()].concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(filter)) {
         let began = Instant::now();

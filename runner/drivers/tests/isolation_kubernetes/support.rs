@@ -75,6 +75,8 @@ pub(crate) fn asked() -> Kubernetes {
         orchestrator: None,
         probe_interval: Duration::from_mins(1),
         claim: None,
+        port: 5432,
+        doorway: None,
     }
 }
 

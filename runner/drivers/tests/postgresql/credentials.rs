@@ -195,7 +195,7 @@ async fn a_doorway_leads_to_the_server_until_it_is_closed() {
     let mut visitor = TcpStream::connect((address.0.as_str(), address.1)).await.expect("it is open");
     visitor.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.expect("asked");
     assert_eq!(visitor.read_u8().await.expect("an answer"), b'S');
-    doorway.close().await;
+    doorway.close().await.expect("closed");
     assert!(matches!(visitor.read(&mut [0; 16]).await, Ok(0) | Err(_)), "the visitor is out");
     TcpStream::connect((address.0.as_str(), address.1)).await.expect_err("it is closed");
 

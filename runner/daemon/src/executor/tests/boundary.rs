@@ -37,6 +37,8 @@ fn asked() -> Kubernetes {
         orchestrator: None,
         probe_interval: BRIEF,
         claim: None,
+        port: 5432,
+        doorway: None,
     }
 }
 

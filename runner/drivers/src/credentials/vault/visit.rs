@@ -41,7 +41,8 @@ impl Visit {
     }
 
     pub(super) async fn end(self, server: &dyn Server) -> Result<(), Stop> {
-        self.doorway.close().await;
-        role::remove(server, VAULT_ROLE, &[]).await.map(drop)
+        let closed = self.doorway.close().await;
+        let removed = role::remove(server, VAULT_ROLE, &[]).await;
+        closed.and(removed.map(drop))
     }
 }

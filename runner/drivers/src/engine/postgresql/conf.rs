@@ -5,6 +5,7 @@
 //! for index builds and the distance between checkpoints. Durability is the server's own, and so is the WAL level, because a
 //! recovered server must be able to have replicas; autovacuum runs as it would. `fast` gives all of that up, and says so.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use drill::file::is_reserved_setting;
 use drill::port::{InputFile, Template};
@@ -44,17 +45,28 @@ pub fn files(
     fidelity: Fidelity,
     settings: &BTreeMap<String, String>,
 ) -> Result<Vec<InputFile>, Stop> {
-    let server = authority.server()?;
-    let plain =
-        |name: &str, text: String| InputFile { name: name.to_owned(), contents: text.into_bytes(), secret: false };
-    Ok(vec![
+    let mut files = certificate(authority, None)?;
+    files.extend([
         plain("postgresql.conf", postgresql_conf(install.major, fidelity, settings)),
         plain("pg_hba.conf", hba()),
         plain("pg_ident.conf", format!("muster postgres {ADMIN_ROLE}\n")),
-        plain("server.crt", server.certificate),
         plain("ca.crt", authority.ca()),
-        InputFile { name: "server.key".to_owned(), contents: server.key.expose().as_bytes().to_vec(), secret: true },
+    ]);
+    Ok(files)
+}
+
+/// The server's own. With an address of the sandbox where somebody outside connects to it.
+pub fn certificate(authority: &Authority, address: Option<IpAddr>) -> Result<Vec<InputFile>, Stop> {
+    let server = authority.server(address)?;
+    let key = server.key.expose().as_bytes().to_vec();
+    Ok(vec![
+        plain("server.crt", server.certificate),
+        InputFile { name: "server.key".to_owned(), contents: key, secret: true },
     ])
+}
+
+fn plain(name: &str, text: String) -> InputFile {
+    InputFile { name: name.to_owned(), contents: text.into_bytes(), secret: false }
 }
 
 /// The administrator over the socket, for the tools inside; everybody else with a certificate of the run's CA whose name is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use drill::finding::{Finding, Severity};
 use drill::manifest::{Locale, Manifest, Part};
-use drill::port::{EnginePlan, InputFile, Sandbox, SandboxInputs, Server};
+use drill::port::{EnginePlan, FilesAt, InputFile, Sandbox, SandboxInputs, Server};
 use drill::spec::Postgresql;
 use drill::stop::Stop;
 use drill::unit;
@@ -64,8 +64,10 @@ impl EnginePlan for Plan {
     }
 
     fn inputs(&self) -> SandboxInputs {
+        let authority = Arc::clone(&self.authority);
         SandboxInputs {
             files: self.files.clone(),
+            at_address: Some(FilesAt(Arc::new(move |address| conf::certificate(&authority, Some(address))))),
             template: Some(conf::template(&self.install)),
             programs: self.install.outside_usr(),
             port: PORT,
@@ -301,6 +303,28 @@ mod tests {
         assert_eq!(plan.note(), "PostgreSQL 15.3, 1 database, 1 extension");
         assert_eq!(plan.findings(), []);
         assert_eq!(plan.inputs().port, PORT);
+    }
+
+    /// Whoever comes from outside connects to an address, and checks that it is the certificate's.
+    #[test]
+    fn a_sandbox_with_an_address_gets_a_certificate_for_it() {
+        let plan = plan(&[install(15)], &manifest(15, "plpgsql", "C"), &wanted(None)).expect("fits");
+        let inputs = plan.inputs();
+        let address = std::net::IpAddr::from([192, 0, 2, 7]);
+        let others = (inputs.at_address.expect("some").0)(address).expect("made");
+        let file = |files: &[InputFile], name: &str| {
+            let found = files.iter().find(|file| file.name == name).expect(name);
+            String::from_utf8(found.contents.clone()).expect("PEM")
+        };
+        let carries = |files: &[InputFile]| {
+            use rustls::pki_types::pem::PemObject;
+            let pem = file(files, "server.crt");
+            let der = rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+            // An address among the names of a certificate: its kind, its length, its bytes.
+            der.windows(6).any(|bytes| bytes == [0x87, 4, 192, 0, 2, 7])
+        };
+        assert!(carries(&others) && !carries(&inputs.files));
+        assert_ne!(file(&others, "server.key"), file(&inputs.files, "server.key"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ECDSA P-256, because PostgreSQL on OpenSSL 3.0 does not load rcgen's Ed25519 keys. Logins use the `cert` method: there is no
 //! password and no SCRAM exchange, so SCRAM's channel binding does not apply; the client's signature over the TLS 1.3
 //! handshake binds the login to the channel.
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,13 +48,14 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// For the server itself.
-    pub fn server(&self) -> Result<Certified, Stop> {
+    /// For the server itself, also where it is reached by this address.
+    pub fn server(&self, address: Option<IpAddr>) -> Result<Certified, Stop> {
         let mut params = params(&self.server_name, LIFE)?;
         let name = self.server_name.as_str().try_into().or_stop(Reason::Internal, "naming the server's certificate")?;
         // Loopback is where a doorway of the local sandbox is.
         params.subject_alt_names =
             vec![rcgen::SanType::DnsName(name), rcgen::SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+        params.subject_alt_names.extend(address.map(rcgen::SanType::IpAddress));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }

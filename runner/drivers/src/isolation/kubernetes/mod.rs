@@ -2,13 +2,14 @@
 //!
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
-//! how isolation is proven, `watch` what ends a sandbox early, `release` how it goes, `volumes` how a claimed volume does,
-//! `access` what muster's account must be allowed, and `record` what this machine keeps. Everything that comes out of a sandbox
-//! is hostile.
+//! how isolation is proven, `watch` what ends a sandbox early, `doorway` who may come in for a moment, `release` how it goes, `volumes`
+//! how a claimed volume does, `access` what muster's account must be allowed, and `record` what this machine keeps. Everything that
+//! comes out of a sandbox is hostile.
 mod access;
 mod channel;
 mod cluster;
 mod deliver;
+mod doorway;
 mod exec;
 pub mod inside;
 mod objects;

@@ -1,9 +1,12 @@
 //! What a sandbox is made of, as the objects that are applied. Pure: the same drill gives the same text for every run, save for
 //! the names in [`Names`], and the digest of that text stands in the evidence.
+use std::net::IpAddr;
+
 use drill::id::RunId;
-use drill::spec::{Claim, Kubernetes};
+use drill::spec::{Claim, Kubernetes, Visitor};
 use serde_json::{Value, json};
 
+use super::doorway::port_beside;
 use super::inside;
 
 /// Who applies: fields that somebody else set show, and whoever applies twice changes nothing.
@@ -19,6 +22,8 @@ const RECORD: &str = "muster.dev/owner-record";
 
 pub(super) const ISOLATION: &str = "dr-drill-isolation";
 pub(super) const DEFAULT_DENY: &str = "dr-drill-default-deny";
+/// There while a doorway is open.
+pub(super) const DOORWAY: &str = "dr-drill-doorway";
 pub(super) const AGENT_EGRESS: &str = "dr-drill-agent-egress";
 /// Lets the stranger out, so that what stops it is the database's own policy; gone before the first byte of a backup comes.
 pub(super) const STRANGER_EGRESS: &str = "dr-drill-stranger-egress";
@@ -95,6 +100,8 @@ pub(super) struct Objects {
     /// The allowing ones before the denying, because an exception that comes second is missed for a moment.
     pub(super) policies: Vec<Value>,
     pub(super) claim: Option<Value>,
+    /// Made and removed again while the sandbox lives.
+    pub(super) doorway: Option<Value>,
     pub(super) pods: Vec<Value>,
 }
 
@@ -106,13 +113,15 @@ impl Objects {
             limit_range: limit_range(names),
             policies: policies(names, asked),
             claim: asked.claim.as_ref().map(|claim| volume_claim(names, claim)),
+            doorway: asked.doorway.as_ref().map(|visitor| doorway(names, visitor, port_beside(asked.port))),
             pods: vec![database(names, asked), agent(names, asked), stranger(names, asked), witness(names, asked)],
         }
     }
 
     fn all(self) -> Vec<Value> {
         let one = vec![self.quota, self.limit_range];
-        [self.namespaces, one, self.policies, self.claim.into_iter().collect(), self.pods].concat()
+        let asked_for = self.doorway.into_iter().chain(self.claim).collect();
+        [self.namespaces, one, self.policies, asked_for, self.pods].concat()
     }
 }
 
@@ -167,7 +176,7 @@ fn policies(names: &Names, asked: &Kubernetes) -> Vec<Value> {
     let from_agent = json!({ "podSelector": { "matchLabels": { "role": "validation-agent" } } });
     let orchestrator = asked.orchestrator.map(|network| json!({ "ipBlock": { "cidr": network.to_string() } }));
     let may_come: Vec<Value> = std::iter::once(from_agent).chain(orchestrator).collect();
-    let port = json!([{ "protocol": "TCP", "port": PORT }]);
+    let port = json!([{ "protocol": "TCP", "port": asked.port }]);
     let without = |label: &str| json!({ "key": label, "operator": "DoesNotExist" });
     let policy = |name: &str, spec: Value| {
         json!({
@@ -199,6 +208,27 @@ fn policies(names: &Names, asked: &Kubernetes) -> Vec<Value> {
         ),
         policy(DEFAULT_DENY, json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
     ]
+}
+
+/// Added to what the database's pod lets in already.
+fn doorway(names: &Names, visitor: &Visitor, port: u16) -> Value {
+    let from: Vec<Value> = match visitor {
+        Visitor::Addresses(addresses) => {
+            let alone = |address: &IpAddr| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+            addresses.iter().map(|address| json!({ "ipBlock": { "cidr": alone(address) } })).collect()
+        }
+        Visitor::Pods { namespace, labels } => vec![json!({
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
+            "podSelector": { "matchLabels": labels },
+        })],
+    };
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": names.metadata(DOORWAY, &names.sandbox),
+        "spec": {
+            "podSelector": { "matchLabels": { "app": "restored-db" } }, "policyTypes": ["Ingress"],
+            "ingress": [{ "from": from, "ports": [{ "protocol": "TCP", "port": port }] }],
+        },
+    })
 }
 
 fn database(names: &Names, asked: &Kubernetes) -> Value {
@@ -237,11 +267,11 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         }),
         &json!([mount("program", "/volumes/program", false), mount("data", "/volumes/data", false)])
     )]);
-    let own = PORT.to_string();
+    let (own, server) = (asked.port.to_string(), PORT.to_string());
     let mut database = container(
         DATABASE,
         &asked.image,
-        &[inside::POD, "relay", &own],
+        &[inside::POD, "relay", &own, &server],
         &json!({
             "memory": asked.memory.to_string(), "ephemeral-storage": (asked.disk * times + (1 << 30)).to_string(),
         }),
@@ -350,6 +380,8 @@ mod tests {
             orchestrator: None,
             probe_interval: std::time::Duration::from_mins(1),
             claim: None,
+            port: 5432,
+            doorway: None,
         }
     }
 
@@ -436,6 +468,25 @@ mod tests {
         let isolation = policies.iter().find(|policy| policy["metadata"]["name"] == ISOLATION).expect("it");
         assert_eq!(isolation["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
         assert!(isolation["spec"].get("egress").is_none(), "no way out");
+    }
+
+    /// Whoever comes gets to one port of one pod.
+    #[test]
+    fn a_doorway_is_for_its_visitor_alone_and_part_of_the_template() {
+        let policy = |visitor| doorway(&Names::placeholders(), &visitor, 5433)["spec"]["ingress"].clone();
+        let port = json!([{ "protocol": "TCP", "port": 5433 }]);
+        let addresses = ["192.0.2.10", "2001:db8::10"].map(|text| text.parse().expect(text)).to_vec();
+        let blocks = json!([{ "ipBlock": { "cidr": "192.0.2.10/32" } }, { "ipBlock": { "cidr": "2001:db8::10/128" } }]);
+        assert_eq!(policy(Visitor::Addresses(addresses.clone())), json!([{ "from": blocks, "ports": port }]));
+        let labels = [("app".to_owned(), "vault".to_owned())].into();
+        let pods = json!([{
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "vault" } },
+            "podSelector": { "matchLabels": { "app": "vault" } },
+        }]);
+        let visitor = Visitor::Pods { namespace: "vault".to_owned(), labels };
+        assert_eq!(policy(visitor), json!([{ "from": pods, "ports": port }]));
+        let with = Kubernetes { doorway: Some(Visitor::Addresses(addresses)), ..asked() };
+        assert!(template(&with).contains(DOORWAY) && !template(&asked()).contains(DOORWAY));
     }
 
     #[test]

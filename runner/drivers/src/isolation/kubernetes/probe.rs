@@ -31,6 +31,7 @@ const ROUND: Duration = Duration::from_secs(12);
 const KUBELET: u16 = 10250;
 const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 const PORT_OF_DATABASE: &str = "the database's port";
+const PORT_OF_DOORWAY: &str = "the doorway's port";
 
 /// Where the attempts are made from, and what they aim at.
 pub(super) struct Ground {
@@ -40,6 +41,8 @@ pub(super) struct Ground {
     pub(super) witness: Place,
     pub(super) targets: Targets,
     pub(super) database_port: SocketAddr,
+    /// Where a doorway is while one is open. Those who try are never its visitors.
+    pub(super) doorway: Option<SocketAddr>,
     /// Until isolation was proven there is a pod that may go anywhere; from then on the witness alone shows what could be reached.
     pub(super) stranger_there: Arc<AtomicBool>,
 }
@@ -150,7 +153,10 @@ struct Round {
 
 async fn round(ground: &Ground, first: bool, leaving: &TaskTracker) -> Result<Round, Stop> {
     let out = &ground.targets.attempts;
-    let inward = vec![Attempt { name: PORT_OF_DATABASE.to_owned(), address: ground.database_port, datagram: false }];
+    let attempt_at = |name: &str, address| Attempt { name: name.to_owned(), address, datagram: false };
+    let doorway = ground.doorway.map(|address| attempt_at(PORT_OF_DOORWAY, address));
+    let inward: Vec<Attempt> =
+        std::iter::once(attempt_at(PORT_OF_DATABASE, ground.database_port)).chain(doorway).collect();
     let both = [out.clone(), inward.clone()].concat();
     let (outsider, whose) = if first {
         (&ground.stranger, "an unlabelled pod that may go anywhere")
@@ -183,14 +189,20 @@ async fn round(ground: &Ground, first: bool, leaving: &TaskTracker) -> Result<Ro
     for name in out.iter().map(|attempt| attempt.name.as_str()).filter(|name| certain(name) || answers(name)) {
         probes.push(judged(whose, name, Expected::Open, &outsider));
     }
-    if first {
-        probes.push(judged("an unlabelled pod", PORT_OF_DATABASE, Expected::Closed, &outsider));
-    }
     let elsewhere = if first { &witness } else { &outsider };
+    for name in inward.iter().map(|attempt| attempt.name.as_str()) {
+        if first {
+            probes.push(judged("an unlabelled pod", name, Expected::Closed, &outsider));
+        }
+        probes.push(judged("a pod of another namespace", name, Expected::Closed, elsewhere));
+    }
+    if ground.doorway.is_some() {
+        probes.push(judged("the agent's pod", PORT_OF_DOORWAY, Expected::Closed, &agent));
+    }
     let is_open = |seen: &HashMap<String, Seen>, name: &str| seen.get(name).is_some_and(|seen| seen.open);
     let hole = out.iter().any(|attempt| is_open(&database, &attempt.name) || is_open(&agent, &attempt.name))
-        || is_open(elsewhere, PORT_OF_DATABASE);
-    probes.push(judged("a pod of another namespace", PORT_OF_DATABASE, Expected::Closed, elsewhere));
+        || inward.iter().any(|attempt| is_open(elsewhere, &attempt.name))
+        || is_open(&agent, PORT_OF_DOORWAY);
     probes.push(judged("the agent's pod", PORT_OF_DATABASE, Expected::Open, &agent));
     Ok(Round { probes, silent, hole })
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::agent::ProbeTargets;
-use drill::port::{AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, Sandbox, SandboxSpec, Template};
+use drill::port::{
+    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, InputFile, Sandbox, SandboxSpec, Template,
+};
 use drill::proof::Probe;
 use drill::spec::Kubernetes;
 use drill::stop::{OrStop, Stop};
@@ -26,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use super::channel::Place;
 use super::cluster::{self, Cluster};
+use super::doorway::{self, OwnPolicy, WayIn};
 use super::objects::{AGENT, DATABASE, INTAKE, Names, Objects, PORT, STRANGER, STRANGER_EGRESS, WITNESS};
 use super::pods::{self, Running};
 use super::probe::{self, Ground, Targets};
@@ -51,6 +54,8 @@ pub(super) struct KubernetesSandbox {
     probe_targets: ProbeTargets,
     stranger: Arc<AtomicBool>,
     watch: Watch,
+    /// None: the drill names nobody who may come.
+    way_in: Option<Arc<WayIn>>,
     leaving: TaskTracker,
     /// They end with the sandbox.
     agents: Mutex<Vec<AttachedProcess>>,
@@ -75,6 +80,7 @@ impl KubernetesSandbox {
         let names = Names::of(&spec.run, &owner, &record(&spec));
         let cluster = Cluster::connect(asked.context.as_deref()).await?;
         let objects = Objects::render(&names, &asked);
+        let doorway = objects.doorway.clone();
         let made = make(shared, &cluster, objects).await?;
         let place = |pod, container| Place { pods: cluster.pods(&names.sandbox), pod, container };
         let (here, there) = (cluster.pods(&names.sandbox), cluster.pods(&names.witness));
@@ -88,13 +94,26 @@ impl KubernetesSandbox {
         only_the_orchestrator(asked.orchestrator, &pods)?;
         let leaving = TaskTracker::new();
         let intake = place(DATABASE, INTAKE);
-        deliver::send(&intake, "/conf", deliver::inputs(&spec.inputs.files), &leaving).await?;
+        let files = inputs(&spec, doorway.is_some().then_some(database.address))?;
+        deliver::send(&intake, "/conf", deliver::inputs(&files), &leaving).await?;
         let inner = place(DATABASE, DATABASE);
         if let Some(template) = &spec.inputs.template {
             fill(&inner, template, &leaving).await?;
         }
         let stranger = Arc::new(AtomicBool::new(true));
-        let watch = Watch::start(&cluster, &names, expected(&made, &stranger));
+        let own = Arc::<OwnPolicy>::default();
+        let watch = Watch::start(&cluster, &names, expected(&made, &stranger, &own));
+        let way_in = doorway.map(|policy| {
+            Arc::new(WayIn {
+                cluster: cluster.clone(),
+                namespace: names.sandbox.clone(),
+                database: inner.clone(),
+                address: doorway::address(database.address, asked.port),
+                policy,
+                own,
+                leaving: leaving.clone(),
+            })
+        });
         let (socket, probe_targets) = targets_of_the_agent(&witness)?;
         let ground = Ground {
             database: inner,
@@ -102,7 +121,8 @@ impl KubernetesSandbox {
             stranger: place(STRANGER, STRANGER),
             witness: Place { pods: there, pod: WITNESS, container: WITNESS },
             targets: Targets::find(&cluster, &database, &witness, &asked.production).await?,
-            database_port: SocketAddr::new(database.address, PORT),
+            database_port: SocketAddr::new(database.address, asked.port),
+            doorway: way_in.as_ref().map(|way_in| way_in.address),
             stranger_there: Arc::clone(&stranger),
         };
         let handle = serde_json::json!({
@@ -120,6 +140,7 @@ impl KubernetesSandbox {
             probe_targets,
             stranger,
             watch,
+            way_in,
             leaving,
             agents,
             _socket: socket,
@@ -195,7 +216,16 @@ async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, S
     Ok(Made { namespace: namespaces.swap_remove(0), policies, pods })
 }
 
-fn expected(made: &Made, stranger: &Arc<AtomicBool>) -> Expected {
+/// With a certificate for the pod's address, where somebody may come to it.
+fn inputs(spec: &SandboxSpec, address: Option<IpAddr>) -> Result<Vec<InputFile>, Stop> {
+    let files = spec.inputs.files.iter().cloned();
+    let (Some(address), Some(at_address)) = (address, &spec.inputs.at_address) else { return Ok(files.collect()) };
+    let others = at_address.0(address)?;
+    let kept = files.filter(|file| others.iter().all(|other| other.name != file.name));
+    Ok(kept.chain(others.iter().cloned()).collect())
+}
+
+fn expected(made: &Made, stranger: &Arc<AtomicBool>, doorway: &Arc<OwnPolicy>) -> Expected {
     let policies = made.policies.iter().filter(|policy| policy.name_any() != STRANGER_EGRESS);
     let pods = made.pods.iter().filter(|pod| LASTING.contains(&pod.name_any().as_str()));
     Expected {
@@ -203,6 +233,7 @@ fn expected(made: &Made, stranger: &Arc<AtomicBool>) -> Expected {
         policies: policies.map(|policy| (policy.name_any(), Kept::of(policy))).collect::<BTreeMap<_, _>>(),
         pods: pods.map(|pod| (pod.name_any(), Kept::of(pod))).collect(),
         stranger: Arc::clone(stranger),
+        doorway: Arc::clone(doorway),
     }
 }
 
@@ -260,12 +291,13 @@ impl Sandbox for KubernetesSandbox {
         Ok(Box::new(Dialed { stream, forwarder }.compat()))
     }
 
-    /// Drill files that would need one are refused before.
+    /// Drill files that would need one and say nothing of it are refused before.
     async fn open_doorway(&self) -> Result<Box<dyn Doorway>, Stop> {
-        Err(Stop::new(
-            Reason::Credentials,
-            "nobody outside can be let into a sandbox in a cluster by this version of muster",
-        ))
+        let Some(way_in) = &self.way_in else {
+            let message = "the drill does not say from where somebody comes who is to be let into its sandbox";
+            return Err(Stop::new(Reason::Credentials, message).advise("name it in isolation.kubernetes.doorway"));
+        };
+        Ok(Box::new(self.or_breach(way_in.open().await).await?))
     }
 
     fn probe_targets(&self) -> ProbeTargets {

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Cluster;
-use super::objects::{AGENT, DATABASE, Names, STRANGER, STRANGER_EGRESS};
+use super::doorway::OwnPolicy;
+use super::objects::{AGENT, DATABASE, DOORWAY, Names, STRANGER, STRANGER_EGRESS};
 use super::pods;
 use crate::isolation::local::exec::clean;
 
@@ -32,6 +33,7 @@ pub(super) struct Expected {
     pub(super) pods: BTreeMap<String, Kept>,
     /// Until isolation was proven there is a pod, and a policy, that must go.
     pub(super) stranger: Arc<AtomicBool>,
+    pub(super) doorway: Arc<OwnPolicy>,
 }
 
 /// One object as it was made.
@@ -135,6 +137,10 @@ impl Expected {
         let one = |policy: &NetworkPolicy| {
             let name = policy.name_any();
             match self.policies.get(&name) {
+                None if name == DOORWAY => {
+                    let wrong = self.doorway.seen(policy);
+                    wrong.map(|wrong| broken(&format!("policy-{wrong}"), format!("policy `{name}` was {wrong}")))
+                }
                 None if name == STRANGER_EGRESS && self.stranger.load(Ordering::SeqCst) => None,
                 None => Some(broken("policy-added", format!("policy `{}` was added", clean(&name)))),
                 Some(kept) => {
@@ -148,7 +154,8 @@ impl Expected {
             Change::Seen(policy) => one(policy),
             Change::Gone(policy) => {
                 let name = policy.name_any();
-                self.policies.contains_key(&name).then(|| deleted(&name))
+                let missed = self.policies.contains_key(&name) || (name == DOORWAY && self.doorway.gone(policy));
+                missed.then(|| deleted(&name))
             }
             Change::All(all) => {
                 let lost = self.policies.keys().find(|name| !all.iter().any(|policy| policy.name_any() == **name));
@@ -303,6 +310,7 @@ mod tests {
             policies: keep(&[policy("isolation", 1), policy("deny", 1)]),
             pods: [("database".to_owned(), Kept::of(&pod("database", "restored-db")))].into(),
             stranger: Arc::new(AtomicBool::new(true)),
+            doorway: Arc::default(),
         }
     }
 
@@ -317,6 +325,7 @@ mod tests {
         assert_eq!((changed.reason, changed.cause.as_deref()), (Reason::IsolationBreached, Some("policy-changed")));
         assert!(changed.message.ends_with("policy `deny` was changed: it has other rules now"), "{changed:?}");
         assert!(expected.policies(&Change::Seen(policy("open", 1))).is_some());
+        assert!(expected.policies(&Change::Seen(policy(DOORWAY, 1))).is_some(), "no doorway is open");
         assert!(expected.policies(&Change::All(all().split_off(1))).is_some(), "deleted while nobody watched");
         expected.stranger.store(false, Ordering::SeqCst);
         assert!(expected.policies(&Change::All(all())).is_some(), "it is not needed any more");

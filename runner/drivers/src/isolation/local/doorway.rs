@@ -78,10 +78,11 @@ impl Doorway for LoopbackDoorway {
         self.address.port()
     }
 
-    async fn close(self: Box<Self>) {
+    async fn close(self: Box<Self>) -> Result<(), Stop> {
         self.closing.cancel();
         // A door that ended in a panic is closed, too.
         let _ = self.door.await;
+        Ok(())
     }
 }
 

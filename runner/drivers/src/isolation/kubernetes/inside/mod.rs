@@ -1,9 +1,10 @@
 //! What muster does inside the pods of its own sandboxes: their first processes ([`pod`]), commands for the runner ([`run`]), files
-//! from the runner ([`receive`]), attempts to leave ([`reach`]), and the agent's way to the database ([`agent`]).
+//! from the runner ([`receive`]), attempts to leave ([`reach`]), and the ways to the database, the agent's ([`agent`]) and a visitor's ([`doorway`]).
 //!
 //! `exec` into a pod loses what it likes and ends commands with nobody, so nothing here trusts it: streams are cut into
 //! [`frame`]s whose last one says that it is the last, and a command ends when the runner's stream does.
 mod agent;
+mod doorway;
 pub(super) mod frame;
 mod pod;
 mod reach;
@@ -25,6 +26,7 @@ pub(super) const RUN: &str = "pod-run";
 pub(super) const RECEIVE: &str = "pod-receive";
 pub(super) const REACH: &str = "pod-reach";
 pub(super) const AGENT: &str = "pod-agent";
+pub(super) const DOORWAY: &str = "pod-doorway";
 
 /// Answers the hidden subcommands; None where the arguments are for somebody else. Call it before anything else in `main`.
 pub fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
@@ -39,6 +41,7 @@ pub fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCod
         RECEIVE => receive::main(&rest),
         REACH => reach::main(&rest),
         AGENT => agent::main(&rest),
+        DOORWAY => doorway::main(&rest),
         _ => return None,
     };
     Some(match result {

@@ -2,7 +2,7 @@
 //! that its pod needs.
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{DumpableBehavior, WaitOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::doorway::own_address;
 use super::not_to_be_typed;
 use crate::isolation::local::inside::relay;
 use crate::isolation::local::inside::users;
@@ -55,7 +56,7 @@ fn libraries(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Arguments: `wait`; `relay PORT`, from the pod's own address to the same port of its loopback; or `listen PORT`, where probes
+/// Arguments: `wait`; `relay PORT PORT`, from the pod's own address to its loopback; or `listen PORT`, where probes
 /// that got out arrive.
 pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -76,12 +77,9 @@ fn open(arguments: &[String]) -> io::Result<()> {
     let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
     match words[..] {
         ["wait"] => Ok(()),
-        ["relay", own] => {
-            let port = port(own)?;
-            let address = std::env::var("POD_IP").map_err(io::Error::other)?;
-            let address: IpAddr = address.parse().map_err(io::Error::other)?;
-            let listener = TcpListener::bind(SocketAddr::new(address, port))?;
-            relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        ["relay", own, database] => {
+            let listener = TcpListener::bind(SocketAddr::new(own_address()?, port(own)?))?;
+            relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port(database)?)))
         }
         ["listen", own] => {
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(own)?));

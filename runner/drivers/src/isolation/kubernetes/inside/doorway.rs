@@ -1,0 +1,28 @@
+//! A visitor's way to the database: a port of the pod's own address, for as long as the runner's stream lasts.
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use rustix::process::DumpableBehavior;
+
+use super::{frame, not_to_be_typed};
+use crate::isolation::local::inside::relay;
+
+/// Arguments: the port here, and the database's on the loopback. Says that it listens, and ends when its input does: whoever is in
+/// goes with this process.
+pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let [own, database] = arguments else { return Err(not_to_be_typed()) };
+    let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
+    let listener = TcpListener::bind(SocketAddr::new(own_address()?, port(own)?))?;
+    relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port(database)?)))?;
+    frame::write(&mut io::stdout(), frame::RESULT, b"")?;
+    // An input that breaks off has ended, too.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn own_address() -> io::Result<IpAddr> {
+    let address = std::env::var("POD_IP").map_err(io::Error::other)?;
+    address.parse().map_err(io::Error::other)
+}
