@@ -146,28 +146,28 @@ fn a_network_that_nobody_enforces_is_refused() {
 }
 
 /// A cluster, a backup, and an account.
-struct World {
-    place: Place,
-    cluster: Cluster,
-    account: Account,
+pub(crate) struct World {
+    pub(crate) place: Place,
+    pub(crate) cluster: Cluster,
+    pub(crate) account: Account,
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if std::env::var("MUSTER_TEST_CNI").as_deref() == Ok("ptp") {
             return None;
         }
         Cluster::there().map(Self::of)
     }
 
-    fn of(cluster: Cluster) -> Self {
+    pub(crate) fn of(cluster: Cluster) -> Self {
         let place = Place::new();
         sample(&place, "shop");
         let account = Account::new(&cluster, &place);
         Self { place, cluster, account }
     }
 
-    fn drill_text(&self) -> String {
+    pub(crate) fn drill_text(&self) -> String {
         let (image, own) = (self.cluster.postgresql_image(), self.cluster.muster_image());
         format!(
             "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: {{ name: shop }}\nspec:\n  \
@@ -176,26 +176,26 @@ impl World {
         )
     }
 
-    fn start_text(&self, drill: &str) -> Muster {
+    pub(crate) fn start_text(&self, drill: &str) -> Muster {
         self.place.write("shop.yaml", drill);
         Muster::start_with(&self.place, &["run", "shop.yaml", "--output", "json"], |command| {
             command.env("KUBECONFIG", &self.account.kubeconfig);
         })
     }
 
-    fn start(&self) -> Muster {
+    pub(crate) fn start(&self) -> Muster {
         self.start_text(&self.drill_text())
     }
 
-    fn run(&self) -> Finished {
+    pub(crate) fn run(&self) -> Finished {
         self.start().wait()
     }
 
-    fn run_text(&self, drill: &str) -> Finished {
+    pub(crate) fn run_text(&self, drill: &str) -> Finished {
         self.start_text(drill).wait()
     }
 
-    fn muster(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn muster(&self, arguments: &[&str]) -> Finished {
         Muster::start_with(&self.place, arguments, |command| {
             command.env("KUBECONFIG", &self.account.kubeconfig);
         })
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// A run that goes on, and its id.
-    fn until_acquired(&self, resource: &str) -> (Muster, String) {
+    pub(crate) fn until_acquired(&self, resource: &str) -> (Muster, String) {
         let mut running = self.start();
         loop {
             let event = running.next_event();
@@ -224,7 +224,7 @@ impl World {
 
     /// Of this place: other tests have sandboxes, too.
     #[track_caller]
-    fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         self.place.assert_nothing_left();
         let owner = fs::read_to_string(self.place.state().join("kubernetes/owner")).unwrap_or_default();
         let left = ["get", "namespaces", "-o", "name", "-l", &format!("muster.dev/owner={owner}")];
@@ -261,9 +261,9 @@ fn shipped_rules(cluster: &Cluster) -> Vec<Rule> {
 }
 
 /// A service account with a `ClusterRole` of its own, gone when dropped.
-struct Account {
+pub(crate) struct Account {
     name: String,
-    kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     server: PathBuf,
 }
 

@@ -14,6 +14,7 @@ mod hostile_plugins;
 mod killed;
 mod kubernetes;
 mod kubernetes_drill;
+mod kubernetes_failures;
 mod self_test;
 mod service;
 mod store;

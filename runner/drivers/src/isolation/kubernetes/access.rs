@@ -36,7 +36,8 @@ pub(super) async fn check(cluster: &Cluster) -> Result<(), Stop> {
             let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
             let review = SelfSubjectAccessReview { spec, ..Default::default() };
             let tried = "asking what muster's account may do";
-            let review = cluster::request(tried, reviews.create(&PostParams::default(), &review)).await?;
+            let parameters = PostParams::default();
+            let review = cluster::request(tried, || reviews.create(&parameters, &review)).await?;
             let allowed = review.status.is_some_and(|status| status.allowed);
             Ok((!allowed).then(|| missing(verb, group, resource, subresource)))
         }

@@ -3,9 +3,10 @@
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
 //! how isolation is proven, `watch` what ends a sandbox early, `release` how it goes, `access` what muster's account must be
-//! allowed, and `record` what this machine keeps. Everything that comes out of a sandbox is hostile.
+//! allowed, `clock` that both sides mean the same time, and `record` what this machine keeps. Everything that comes out of a sandbox is hostile.
 mod access;
 mod channel;
+mod clock;
 mod cluster;
 mod deliver;
 mod exec;
@@ -86,7 +87,9 @@ impl Isolation for KubernetesIsolation {
 
     async fn survey(&self, _: &Limits) -> Result<Survey, Stop> {
         let asked = self.asked()?;
-        access::check(&Cluster::connect(asked.context.as_deref()).await?).await?;
+        let cluster = Cluster::connect(asked.context.as_deref()).await?;
+        access::check(&cluster).await?;
+        clock::check(&cluster).await?;
         let limit = |what: &str, value, enforced_by: &str| LimitInForce {
             what: what.to_owned(),
             value,
