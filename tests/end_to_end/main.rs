@@ -15,6 +15,8 @@ mod killed;
 mod kubernetes;
 mod kubernetes_drill;
 mod kubernetes_failures;
+mod kubernetes_inside;
+mod kubernetes_lease;
 mod self_test;
 mod service;
 mod store;

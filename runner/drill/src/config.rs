@@ -24,6 +24,19 @@ pub struct Config {
     pub retention: Retention,
     /// Beginnings of Vault paths that no drill may use.
     pub production: Production,
+    /// Held for as long as the daemon works, so that no second one does. None: the lock on the state directory is all there is.
+    pub lease: Option<ClusterLease>,
+}
+
+/// A Lease of a cluster, which one muster at a time holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterLease {
+    /// None: the current context, or the cluster that muster runs in.
+    pub context: Option<String>,
+    pub namespace: String,
+    pub name: String,
+    /// How long it stands without being renewed.
+    pub duration: Duration,
 }
 
 /// What belongs to production, and so to no drill.

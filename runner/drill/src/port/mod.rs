@@ -5,6 +5,7 @@ mod alerts;
 mod artifacts;
 mod credentials;
 mod engine;
+mod guard;
 mod isolation;
 mod store;
 
@@ -12,6 +13,7 @@ pub use alerts::{Alert, Alerts, Delivery, KINDS, Kind, LONGEST_WAIT, NEW_WORDS, 
 pub use artifacts::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened};
 pub use credentials::{Credentials, Inside, Lease, LeaseRequest};
 pub use engine::{Engine, EnginePlan, Programs, Restored, Rows, Server, Session, SqlError};
+pub use guard::Guard;
 pub use isolation::{
     AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, FEED, InputFile, Isolation, Leftover, LineSink,
     Output, PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,

@@ -2,6 +2,7 @@
 //!
 //! This binary is also muster's own program inside the pods, so it has no harness: `main` looks at its arguments first.
 mod boundary;
+mod lease;
 mod lifecycle;
 mod support;
 
@@ -51,7 +52,7 @@ fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_all(filter: &str) -> usize {
-    let tests = [lifecycle::tests(), boundary::tests()].concat();
+    let tests = [lifecycle::tests(), boundary::tests(), lease::tests()].concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(filter)) {
         let began = Instant::now();

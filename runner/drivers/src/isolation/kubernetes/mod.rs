@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use drill::config::ClusterLease;
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Isolation, Leftover, Sandbox, SandboxSpec, Storage, Survey};
@@ -73,6 +74,13 @@ impl KubernetesIsolation {
     fn asked(&self) -> Result<&Kubernetes, Stop> {
         self.asked.as_ref().ok_or_else(|| Stop::internal("no drill says which cluster is meant"))
     }
+}
+
+/// A client of the cluster that a context names, whose account may hold this Lease.
+pub(crate) async fn client_for_lease(lease: &ClusterLease) -> Result<kube::Client, Stop> {
+    let client = Cluster::connect(lease.context.as_deref()).await?.client;
+    access::check_lease(&client, &lease.namespace, &lease.name).await?;
+    Ok(client)
 }
 
 #[async_trait]
