@@ -28,7 +28,7 @@ test: lint build services ## everything: formatting, lints, and all tests agains
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event
-	cargo test --locked --workspace -- --ignored
+	tests/services/cluster/with cargo test --locked --workspace -- --ignored
 
 # Coverage by flags of the stable compiler, without a sanitizer: what is fuzzed is safe Rust. FUZZ_SECONDS=60 for less.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -67,10 +67,14 @@ impl Cluster {
         self.kubeconfig.parent().expect("it lies in the cluster's own folder")
     }
 
+    /// One that was built for the cluster.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.state().with_file_name("bin").join(name)
+    }
+
     /// What it printed, whatever the exit code.
     pub fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Output {
-        let kubectl = self.state().with_file_name("bin").join("kubectl");
-        let mut child = Command::new(kubectl)
+        let mut child = Command::new(self.program("kubectl"))
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .args(arguments)

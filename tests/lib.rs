@@ -2,6 +2,7 @@
 mod backup;
 mod cluster;
 mod daemon;
+mod faulty_api;
 mod place;
 mod program;
 mod prometheus;
@@ -12,6 +13,7 @@ mod vault;
 pub use backup::{Backup, captured, sample};
 pub use cluster::{Cluster, within};
 pub use daemon::Daemon;
+pub use faulty_api::{Asked, Fault, FaultyApi};
 pub use place::Place;
 pub use program::{Finished, Muster, muster, program};
 pub use prometheus::Prometheus;

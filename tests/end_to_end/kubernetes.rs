@@ -1,7 +1,8 @@
 //! The cluster itself, and muster in it as deploy/kubernetes has it.
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use whole_program::{Cluster, Place, sample, within};
@@ -79,15 +80,19 @@ fn keeps_to_its_own(cluster: &Cluster) {
     };
     let outside = "may change nothing outside of the namespaces of its runs";
     let name = &muster_name(cluster);
-    let refusals: [(&[&str], &str); 5] = [
+    let another_lease = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: { name: another }\n";
+    let refusals: [(&[&str], &str); 7] = [
         (&["create", "namespace", "elsewhere"], outside),
         (&["-n", "muster", "exec", name, "--", "/muster", "--version"], outside),
         (&["-n", "muster", "port-forward", name, "9642:9642"], outside),
         (&["-n", "muster", "delete", "pod", name], outside),
+        // Of Leases it has its own.
+        (&["-n", "muster", "delete", "lease", "muster-daemon"], "cannot delete resource \"leases\""),
+        (&["-n", "muster", "create", "-f", "-"], outside),
         (&["create", "namespace", "dr-sandbox-loose"], "does not enforce Pod Security `restricted`"),
     ];
     for (arguments, why) in refusals {
-        let said = cluster.refused(&[&["--as", MUSTER], arguments].concat(), "");
+        let said = cluster.refused(&[&["--as", MUSTER], arguments].concat(), another_lease);
         assert!(said.contains(why), "kubectl {arguments:?}: {said}");
     }
     let own = ["--as", MUSTER, "create", "-f", "-"];
@@ -104,24 +109,33 @@ fn muster_name(cluster: &Cluster) -> String {
     pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-/// muster as deploy/kubernetes/example has it, with a backup and drills; gone when dropped.
-struct Deployed<'a> {
+/// There is one namespace of this name.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// muster as deploy/kubernetes/example has it, with a backup and a drill of it, `shop`; gone when dropped.
+pub(crate) struct Deployed<'a> {
     cluster: &'a Cluster,
-    volume: std::path::PathBuf,
+    volume: PathBuf,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl<'a> Deployed<'a> {
-    fn apply(cluster: &'a Cluster, place: &Place) -> Self {
+    pub(crate) fn apply(cluster: &'a Cluster, place: &Place) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/example");
-        let (muster, _) = (cluster.muster_image(), cluster.postgresql_image());
+        let (muster, image) = (cluster.muster_image(), cluster.postgresql_image());
         assert!(muster.starts_with("muster.local/muster@sha256:"), "{muster}");
-        let deployed = Self { cluster, volume: cluster.volumes().join("muster-backups") };
+        let deployed = Self { cluster, volume: cluster.volumes().join("muster-backups"), _one: one };
         deployed.backups(place);
         cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: { name: muster }\n");
         cluster.apply(
             "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: muster-backups, namespace: muster }\n\
              spec: { storageClassName: '', volumeName: muster-backups, accessModes: [ReadOnlyMany], resources: { requests: { storage: 1Gi } } }\n",
         );
+        place.write("shop.yaml", &drill(muster, image));
+        let from = |name: &str| format!("--from-file={}", place.path(name).display());
+        let (drill, key) = (from("shop.yaml"), from("backup.pub"));
+        cluster.kubectl(&["-n", "muster", "create", "configmap", "muster-drills", &drill, &key]);
         cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", example.to_str().unwrap()]);
         deployed
     }
@@ -143,24 +157,37 @@ impl<'a> Deployed<'a> {
     }
 
     #[track_caller]
-    fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.cluster.kubectl(&["-n", "muster", "rollout", "status", "deployment/muster", "--timeout=120s"]);
     }
 
-    fn pod(&self) -> String {
+    pub(crate) fn pod(&self) -> String {
         muster_name(self.cluster)
     }
 
     /// Which file its store is.
     fn store(&self) -> (u64, u64) {
-        let claim = ["-n", "muster", "get", "pvc", "muster-state", "-o", "jsonpath={.spec.volumeName}"];
-        let volume = self.cluster.volumes().join(self.cluster.kubectl(&claim));
-        let found = fs::metadata(volume.join("state/muster.db")).unwrap();
+        let found = fs::metadata(self.state().join("muster.db")).unwrap();
         (found.dev(), found.ino())
     }
 
+    /// Where its state lies on this machine.
+    pub(crate) fn state(&self) -> PathBuf {
+        let claim = ["-n", "muster", "get", "pvc", "muster-state", "-o", "jsonpath={.spec.volumeName}"];
+        let volume = self.cluster.try_kubectl(&claim, "").stdout;
+        self.cluster.volumes().join(String::from_utf8_lossy(&volume).as_ref()).join("state")
+    }
+
+    /// Namespaces of its runs.
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
+        let owner = fs::read_to_string(self.state().join("kubernetes/owner")).unwrap_or_default();
+        let of_its_own = ["get", "namespaces", "-o", "name", "-l", &format!("muster.dev/owner={owner}")];
+        let names = self.cluster.try_kubectl(&of_its_own, "").stdout;
+        String::from_utf8_lossy(&names).lines().map(str::to_owned).collect()
+    }
+
     #[track_caller]
-    fn exec(&self, arguments: &[&str]) -> String {
+    pub(crate) fn exec(&self, arguments: &[&str]) -> String {
         let command = [&["-n", "muster", "exec", "deployment/muster", "--", "/muster"], arguments].concat();
         self.cluster.kubectl(&command)
     }
@@ -168,12 +195,25 @@ impl<'a> Deployed<'a> {
 
 impl Drop for Deployed<'_> {
     fn drop(&mut self) {
+        // Of a test that failed: nobody would end them.
+        for sandbox in self.sandboxes() {
+            self.cluster.try_kubectl(&["delete", &sandbox, "--wait=false"], "");
+        }
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/example");
         let gone = ["delete", "--ignore-not-found", "--timeout=120s", "-k", base.to_str().unwrap_or_default()];
         self.cluster.try_kubectl(&gone, "");
         self.cluster.try_kubectl(&["delete", "pv", "muster-backups", "--ignore-not-found", "--timeout=30s"], "");
         let _ = fs::remove_dir_all(&self.volume);
     }
+}
+
+/// As a drill in the cluster names what is there.
+fn drill(muster: &str, image: &str) -> String {
+    format!(
+        "apiVersion: muster.dev/v1\nkind: Drill\nmetadata: {{ name: shop }}\nspec:\n  \
+         source: {{ manifest: /backups/shop/latest/manifest.json, trustedKeys: [{{ file: /drills/backup.pub }}] }}\n  \
+         isolation:\n    kubernetes:\n      image: {image}\n      musterImage: {muster}\n      production: ['10.250.0.10:5432']\n"
+    )
 }
 
 /// Gone when dropped.

@@ -151,7 +151,7 @@ fn a_network_that_nobody_enforces_is_refused() {
 pub(crate) struct World {
     pub(crate) place: Place,
     pub(crate) cluster: Cluster,
-    account: Account,
+    pub(crate) account: Account,
 }
 
 impl World {
@@ -162,7 +162,7 @@ impl World {
         Cluster::there().map(Self::of)
     }
 
-    fn of(cluster: Cluster) -> Self {
+    pub(crate) fn of(cluster: Cluster) -> Self {
         let place = Place::new();
         sample(&place, "shop");
         let account = Account::new(&cluster, &place);
@@ -178,18 +178,18 @@ impl World {
         )
     }
 
-    fn start_text(&self, drill: &str) -> Muster {
+    pub(crate) fn start_text(&self, drill: &str) -> Muster {
         self.place.write("shop.yaml", drill);
         Muster::start_with(&self.place, &["run", "shop.yaml", "--output", "json"], |command| {
             command.env("KUBECONFIG", &self.account.kubeconfig);
         })
     }
 
-    fn start(&self) -> Muster {
+    pub(crate) fn start(&self) -> Muster {
         self.start_text(&self.drill_text())
     }
 
-    fn run(&self) -> Finished {
+    pub(crate) fn run(&self) -> Finished {
         self.start().wait()
     }
 
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// A run that goes on, and its id.
-    fn until_acquired(&self, resource: &str) -> (Muster, String) {
+    pub(crate) fn until_acquired(&self, resource: &str) -> (Muster, String) {
         let mut running = self.start();
         loop {
             let event = running.next_event();
@@ -263,9 +263,9 @@ fn shipped_rules(cluster: &Cluster) -> Vec<Rule> {
 }
 
 /// A service account with a `ClusterRole` of its own, gone when dropped.
-struct Account {
+pub(crate) struct Account {
     name: String,
-    kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     server: PathBuf,
 }
 

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod executor;
 pub mod feed;
 mod fires;
+pub mod guard;
 pub mod http;
 pub mod logs;
 pub mod metrics;

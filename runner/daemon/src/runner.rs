@@ -10,11 +10,14 @@ use drill::verdict::Reason;
 
 use crate::dispatcher::{Job, Runner};
 use crate::executor::{Cancel, Ended, Observer, Ports, Request, execute, load_checks};
+use crate::guard::Guarded;
 
 pub struct DrillRunner {
     pub ports: Ports,
     pub evidence_directory: PathBuf,
     pub owner: Owner,
+    /// Asked before each claim.
+    pub guarded: Guarded,
 }
 
 #[async_trait]
@@ -59,6 +62,7 @@ impl DrillRunner {
         observer: Arc<dyn Observer>,
         cancel: Cancel,
     ) -> Result<Ended, Stop> {
+        self.guarded.may_begin()?;
         let drill = Drill::clone(&job.drill);
         let directory = job.file.parent().unwrap_or(Path::new("/")).to_owned();
         // Plugins are read anew for each run: their digests are pinned by the drill file.

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use drill::config::{self, Production};
-use drill::port::{Alerts, Credentials};
+use drill::config::{self, ClusterLease, Production};
+use drill::port::{Alerts, Credentials, Guard};
 use drill::spec;
 use drill::stop::{OrStop, Stop};
 use drill::unit;
@@ -16,6 +16,7 @@ use drivers::artifact::file::FileArtifacts;
 use drivers::credentials::embedded::Embedded;
 use drivers::credentials::vault::VaultCredentials;
 use drivers::engine::postgresql::PostgresqlEngine;
+use drivers::guard::kubernetes::KubernetesGuard;
 use drivers::isolation::kubernetes::KubernetesState;
 use drivers::isolation::local::{LocalConfig, LocalIsolation};
 use drivers::store::sqlite::{Mode, SqliteStore};
@@ -60,6 +61,11 @@ fn isolations(config: LocalConfig) -> Result<Isolations, Stop> {
     let past = Arc::new(clusters.of_the_past());
     let local = Isolations::local(Arc::new(LocalIsolation::new(config)?));
     Ok(local.and_kubernetes(Arc::new(move |asked| Arc::new(clusters.isolation(asked))), past))
+}
+
+/// The record that lets one muster at a time work.
+pub async fn guard(lease: &ClusterLease) -> Result<Arc<dyn Guard>, Stop> {
+    Ok(Arc::new(KubernetesGuard::new(lease).await?))
 }
 
 /// Bytes of a file of authorities: more than a whole bundle of public ones has.

@@ -30,6 +30,8 @@ pub struct Config {
     pub production: Production,
     /// None: compact manifests are refused.
     pub compact: Option<Compact>,
+    /// Held for as long as the daemon works, so that no second one does. None: the lock on the state directory is all there is.
+    pub lease: Option<ClusterLease>,
 }
 
 /// What compact manifests leave out. Values are in the form of a drill file, and checked; files in them are absolute.
@@ -58,6 +60,17 @@ impl Compact {
         ];
         needed.into_iter().filter(|(lacks, ..)| *lacks).map(|(_, name, what)| (name, what)).collect()
     }
+}
+
+/// A Lease of a cluster, which one muster at a time holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterLease {
+    /// None: the current context, or the cluster that muster runs in.
+    pub context: Option<String>,
+    pub namespace: String,
+    pub name: String,
+    /// How long it stands without being renewed.
+    pub duration: Duration,
 }
 
 /// What belongs to production, and so to no drill.

@@ -9,6 +9,7 @@ pub mod content;
 pub mod evidence;
 pub mod file;
 pub mod finding;
+pub mod guard;
 pub mod id;
 pub mod ledger;
 pub mod manifest;

@@ -36,6 +36,7 @@ alerts:
 logs: { format: json, level: debug, file: /var/log/muster.log }
 retention: { age: 400d, runs: 1000 }
 production: { vault: [database-production, shared/database/orders], networks: ['10.20.0.0/16:5432', '10.20.7.5:6432'] }
+kubernetes: { lease: { namespace: drills, name: one, duration: 9s, context: staging } }
 ";
 
 #[test]
@@ -47,6 +48,18 @@ fn the_least_has_every_default() {
     assert_eq!(config.shutdown.grace, Duration::from_mins(5));
     assert_eq!((config.logs.format, config.logs.sink), (LogFormat::Text, LogSink::Stderr));
     assert_eq!((config.retention.age, config.retention.runs), (None, None));
+    assert_eq!(config.lease, None);
+    let lease = read(&format!("{LEAST}kubernetes: {{ lease: {{ namespace: muster }} }}\n")).unwrap().lease.unwrap();
+    assert_eq!((lease.name.as_str(), lease.duration, lease.context), ("muster", Duration::from_secs(15), None));
+}
+
+#[test]
+fn a_lease_that_cannot_be_renewed_in_time_or_never_ends_is_refused() {
+    for duration in ["1s", "1h"] {
+        let text = format!("{LEAST}kubernetes: {{ lease: {{ namespace: muster, duration: {duration} }} }}\n");
+        assert!(read(&text).unwrap_err().contains("between 3.0 s and 10 m"), "{duration}");
+    }
+    assert!(read(&format!("{LEAST}kubernetes: {{ lease: {{}} }}\n")).unwrap_err().contains("namespace"));
 }
 
 #[test]
@@ -73,6 +86,12 @@ fn every_key_makes_a_difference() {
     assert_eq!(config.production.vault, ["database-production", "shared/database/orders"]);
     let networks: Vec<String> = config.production.networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.20.0.0/16:5432", "10.20.7.5:6432"]);
+    let lease = config.lease.unwrap();
+    assert_eq!(
+        (lease.namespace.as_str(), lease.name.as_str(), lease.context.as_deref()),
+        ("drills", "one", Some("staging"))
+    );
+    assert_eq!(lease.duration, Duration::from_secs(9));
 }
 
 #[test]

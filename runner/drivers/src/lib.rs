@@ -3,6 +3,7 @@ pub mod alert;
 pub mod artifact;
 pub mod credentials;
 pub mod engine;
+pub mod guard;
 pub mod isolation;
 pub mod key;
 pub mod store;

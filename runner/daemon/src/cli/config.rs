@@ -152,6 +152,10 @@ fn look(config: &Config) -> Found {
         }
         found.secret("TLS key", "", &SecretSource::File(tls.key.clone()));
     }
+    if let Some(lease) = &config.lease {
+        let duration = unit::duration(lease.duration);
+        found.say("lease", format!("{}/{}, renewed within {duration}", lease.namespace, lease.name));
+    }
     for token in &config.http.tokens {
         found.say("token", format!("{} ({:?})", token.name, token.role).to_lowercase());
     }

@@ -8,9 +8,10 @@ use drill::ledger::{Event, PhaseOutcome, Resource};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{
-    Credentials, EnginePlan, Lease, LeaseRequest, Opened, Quarantine, Sandbox, SandboxSpec, Server, Storage,
+    Credentials, EnginePlan, Lease, LeaseRequest, Opened, Programs, Quarantine, Sandbox, SandboxSpec, Server, Storage,
 };
 use drill::proof::IsolationProof;
+use drill::spec::Isolation;
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -167,7 +168,11 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
     let work = async {
         refuse_quarantined(context, opened).await?;
         boundary::lets_no_production_in(&drill.isolation)?;
-        let plan = context.ports.engine.plan(&opened.manifest, &drill.engine).await?;
+        let programs = match drill.isolation {
+            Isolation::Local(_) => Programs::Here,
+            Isolation::Kubernetes(_) => Programs::OfImage,
+        };
+        let plan = context.ports.engine.plan(&opened.manifest, &drill.engine, programs).await?;
         let limits = drill.isolation.limits();
         let isolation = context.ports.isolations.of(&drill.isolation)?;
         let template = isolation.template(&limits)?;

@@ -48,6 +48,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     } else if view.ticked.is_none_or(|ticked| Timestamp::now().duration_since(ticked) > TICKING) {
         troubles.push("the scheduler does not tick".to_owned());
     }
+    troubles.extend(shared.app.guarded.may_begin().err().map(|stop| stop.message));
     troubles.extend(store_trouble(&shared).await.map(|trouble| format!("the store cannot be written: {trouble}")));
     if troubles.is_empty() {
         return "ready\n".into_response();

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatcher::Handle;
 use crate::feed::Feed;
+use crate::guard::Guarded;
 
 /// Streams of events at one time.
 const STREAMS: usize = 64;
@@ -39,6 +40,8 @@ pub struct App {
     pub dispatcher: Handle,
     pub store: Arc<dyn Store>,
     pub feed: Feed,
+    /// Whether runs may begin.
+    pub guarded: Guarded,
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drill::config::Config;
+use drill::config::{ClusterLease, Config};
 use drill::ledger::Owner;
 use drill::port::Store;
 use drill::stop::{OrStop, Stop};
@@ -25,6 +25,7 @@ use crate::book::Keeper;
 use crate::dispatcher::{Dispatcher, Event, Handle, Listeners, Setup};
 use crate::executor::{Ports, Recovered, Silent, recover};
 use crate::feed::Feed;
+use crate::guard::{self, Guarded};
 use crate::logs::LogListener;
 use crate::metrics::{Metrics, Timed};
 use crate::owner::{self, ThisProcess};
@@ -42,6 +43,9 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     };
     let _lock = lock::take(&state_directory)?;
     let me = ThisProcess::register(&state_directory)?;
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    let guarded = guard(config.lease.as_ref(), &me.owner, &mut tasks).await?;
     let evidence_directory = config.evidence.directory.clone().unwrap_or_else(|| state_directory.join("evidence"));
     evidence::make_directory(&evidence_directory)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -60,7 +64,8 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     let drills = keeper.book().drills.len();
     let alarms = Alarms::new(ports.store.clone());
     let sender = Sender::new(ports.store.clone(), wiring::destinations(&config.alerts)?, alarms.changed());
-    let runner = DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone() };
+    let runner =
+        DrillRunner { ports: ports.clone(), evidence_directory, owner: me.owner.clone(), guarded: guarded.clone() };
     let feed = Feed::new();
     let listeners = Listeners::new(vec![metrics.clone(), Arc::new(feed.clone()), Arc::new(LogListener)]);
     reconcile::tell(&recovered, since, ports.store.as_ref(), &listeners).await;
@@ -79,14 +84,13 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     metrics.follow(move || watched.view());
     metrics.remember(ports.store.as_ref()).await?;
 
-    let stop = CancellationToken::new();
-    let mut tasks = Tasks::new(stop.clone());
     let address = server.address();
     let figures = Arc::clone(&metrics);
     let app = http::App {
         dispatcher: handle.clone(),
         store: Arc::clone(&ports.store),
         feed,
+        guarded: guarded.clone(),
         metrics: Arc::new(move || figures.render()),
     };
     tasks.spawn("dispatcher", dispatcher.run());
@@ -106,7 +110,18 @@ pub async fn serve(config: Config) -> Result<(), Stop> {
     };
     let ended = tasks.end("dispatcher", wind_down).await;
     manager::stopping();
+    guarded.let_go().await;
     ended
+}
+
+/// Before anything is begun or removed: what this one would remove may be what another works with.
+async fn guard(lease: Option<&ClusterLease>, me: &Owner, tasks: &mut Tasks) -> Result<Guarded, Stop> {
+    let Some(lease) = lease else { return Ok(Guarded::default()) };
+    let process = format!("{}-{}", me.pid, me.start_ticks);
+    let port = wiring::guard(lease).await?;
+    let (guarded, keeper) = guard::take(port, lease, guard::identity(&process)).await?;
+    tasks.spawn_until_stop("lease", keeper.keep());
+    Ok(guarded)
 }
 
 /// What only the store knows, each minute. Never ends: figures that could not be read stay as they were, and the errors are a

@@ -10,9 +10,10 @@ use super::shape::{Choice, DAY, DECADE, Form, IfEmpty, SECOND, Shape, TRUSTED_KE
 use super::tree::Node;
 use super::{MAX_SIZE, compact, form, kubernetes, rule, tree, vault};
 use crate::config::{
-    Alertmanager, Alerts, Compact, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink, Logs, Production,
-    Retention, Role, Shutdown, Tls, Token, Webhook,
+    Alertmanager, Alerts, ClusterLease, Compact, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink,
+    Logs, Production, Retention, Role, Shutdown, Tls, Token, Webhook,
 };
+use crate::guard::LONGEST_TERM;
 use crate::secret::SecretSource;
 use crate::unit;
 
@@ -20,6 +21,9 @@ use crate::unit;
 const DEFAULT_LISTEN: &str = "127.0.0.1:9642";
 const DEFAULT_GRACE: Duration = Duration::from_mins(5);
 const DEFAULT_TOTAL: u32 = 2;
+/// As Kubernetes' own programs have it.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 
 /// Reads a configuration. `base` is the directory that relative paths start from.
 pub fn parse_config(text: &str, base: &Path) -> Result<Config, Problems> {
@@ -77,6 +81,7 @@ impl Reader<'_> {
             production: self.production(root.get("production")),
             compact: root.get("compact").map(|node| self.compact(node)),
             retention: Retention { age: time(retention, "age"), runs: number(retention, "runs") },
+            lease: root.get("kubernetes").and_then(|kubernetes| lease(kubernetes.get("lease")?)),
         })
     }
 
@@ -217,6 +222,16 @@ impl Reader<'_> {
     }
 }
 
+fn lease(node: &Node) -> Option<ClusterLease> {
+    let owned = |name| text(Some(node), name).map(str::to_owned);
+    Some(ClusterLease {
+        context: owned("context"),
+        namespace: owned("namespace")?,
+        name: owned("name").unwrap_or_else(|| "muster".to_owned()),
+        duration: time(Some(node), "duration").unwrap_or(DEFAULT_LEASE),
+    })
+}
+
 fn text<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n str> {
     node?.get(name)?.text()
 }
@@ -290,6 +305,7 @@ static CONFIG: Shape = Shape {
         optional("alerts", Form::Object(&ALERTS), "Who is told. Default: nobody but the page and the metrics."),
         optional("logs", Form::Object(&LOGS), "How and where muster logs. Default: text on standard error."),
         optional("compact", Form::Object(&COMPACT), "What compact manifests leave out."),
+        optional("kubernetes", Form::Object(&KUBERNETES), "What the daemon itself asks of a cluster."),
         optional("production", Form::Object(&PRODUCTION), "What belongs to production, and so to no drill."),
         optional(
             "retention",
@@ -331,6 +347,33 @@ static MAJOR: TextRule = TextRule {
     },
     pattern: Some("^[1-9][0-9]?$"),
     example: "\"15\"",
+};
+
+static KUBERNETES: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[optional(
+        "lease",
+        Form::Object(&LEASE),
+        "A Lease that one muster at a time holds; a second one refuses to begin. Default: the lock on the state directory is all.",
+    )],
+};
+
+static LEASE: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        required("namespace", Form::Text(&rule::CHECK_NAME), "Where it lies: muster's own namespace."),
+        optional("name", Form::Text(&rule::CHECK_NAME), "Default: muster."),
+        optional(
+            "duration",
+            duration(SHORTEST_LEASE, LONGEST_TERM),
+            "How long it stands without being renewed, and so how long the next one waits for one that was killed. Default: 15s.",
+        ),
+        optional(
+            "context",
+            Form::Text(&rule::CONTEXT),
+            "Of the kubeconfig. Default: the current one, or muster's own cluster.",
+        ),
+    ],
 };
 
 static PRODUCTION: Shape = Shape {

@@ -18,8 +18,22 @@ pub trait Engine: Send + Sync {
     /// `postgresql`.
     fn name(&self) -> &'static str;
 
-    /// Compares what the backup needs with what is installed here: major, extensions, locales, build options.
-    async fn plan(&self, manifest: &Manifest, wanted: &Postgresql) -> Result<Box<dyn EnginePlan>, Stop>;
+    /// Compares what the backup needs with what is installed: major, extensions, locales, build options.
+    async fn plan(
+        &self,
+        manifest: &Manifest,
+        wanted: &Postgresql,
+        programs: Programs,
+    ) -> Result<Box<dyn EnginePlan>, Stop>;
+}
+
+/// Whose programs a sandbox has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// This machine's.
+    Here,
+    /// An image's, which cannot be looked into before it runs.
+    OfImage,
 }
 
 /// A restore that can work. Owns the run's certificate authority.

@@ -5,13 +5,15 @@ mod alerts;
 mod artifacts;
 mod credentials;
 mod engine;
+mod guard;
 mod isolation;
 mod store;
 
 pub use alerts::{Alert, Alerts, Delivery, KINDS, Kind, LONGEST_WAIT, NEW_WORDS, Outbox, Severity};
 pub use artifacts::{Artifact, Artifacts, DamagedCopy, LookedAt, Opened};
 pub use credentials::{Credentials, Inside, Lease, LeaseRequest};
-pub use engine::{Engine, EnginePlan, Restored, Rows, Server, Session, SqlError};
+pub use engine::{Engine, EnginePlan, Programs, Restored, Rows, Server, Session, SqlError};
+pub use guard::Guard;
 pub use isolation::{
     AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, FEED, FilesAt, InputFile, Isolation, Leftover,
     LineSink, Output, PROGRAM, Sandbox, SandboxInputs, SandboxSpec, Storage, Survey, Template,

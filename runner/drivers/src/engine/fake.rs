@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use drill::agent::{ClientIdentity, SecretText};
 use drill::finding::Finding;
 use drill::manifest::Manifest;
-use drill::port::{Engine, EnginePlan, Progress, Restored, Rows, Sandbox, SandboxInputs, Server, Session, SqlError};
+use drill::port::{
+    Engine, EnginePlan, Programs, Progress, Restored, Rows, Sandbox, SandboxInputs, Server, Session, SqlError,
+};
 use drill::proof::{Expected, Probe};
 use drill::schema::Taken;
 use drill::secret::Secret;
@@ -99,7 +101,12 @@ impl Engine for FakeEngine {
         "postgresql"
     }
 
-    async fn plan(&self, _manifest: &Manifest, _wanted: &Postgresql) -> Result<Box<dyn EnginePlan>, Stop> {
+    async fn plan(
+        &self,
+        _manifest: &Manifest,
+        _wanted: &Postgresql,
+        _programs: Programs,
+    ) -> Result<Box<dyn EnginePlan>, Stop> {
         self.script.step("engine.plan")?;
         Ok(Box::new(FakePlan { script: self.script.clone() }))
     }

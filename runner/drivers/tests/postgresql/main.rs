@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use drill::id::{DrillName, RunId};
 use drill::ledger::Resource;
 use drill::port::{
-    Engine as _, Inside, Isolation as _, LeaseRequest, Progress, Restored, Sandbox, SandboxSpec, Server,
+    Engine as _, Inside, Isolation as _, LeaseRequest, Programs, Progress, Restored, Sandbox, SandboxSpec, Server,
 };
 use drill::spec::{Enforcement, Fidelity, Limits, Postgresql};
 use drill::stop::Stop;
@@ -108,7 +108,7 @@ impl Running {
 /// A server before the restore.
 pub(crate) async fn serve(backup: &Backup, jobs: u32) -> Running {
     let wanted = Postgresql { major: None, jobs, fidelity: Fidelity::Production, settings: [].into() };
-    let plan = PostgresqlEngine::new().plan(&backup.manifest, &wanted).await.expect("the backup fits");
+    let plan = PostgresqlEngine::new().plan(&backup.manifest, &wanted, Programs::Here).await.expect("the backup fits");
     let program = std::env::current_exe().expect("our own path");
     let isolation = LocalIsolation::new(LocalConfig::new(shared().join("state"), program)).expect("an isolation");
     let drill: DrillName = "test".parse().expect("a name");

@@ -39,6 +39,8 @@ fn asked() -> Kubernetes {
         claim: None,
         port: 5432,
         doorway: None,
+        port: 5432,
+        doorway: None,
     }
 }
 

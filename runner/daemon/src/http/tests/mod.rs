@@ -32,6 +32,7 @@ use super::server::Bounds;
 use super::{App, SOCKET, Server};
 use crate::dispatcher::{CancelError, DrillView, Event as Asked, FileView, Handle, Request, Running, StartError, View};
 use crate::feed::Feed;
+use crate::guard::Guarded;
 use crate::sample;
 
 const OPERATOR: &str = "an operator's token";
@@ -85,6 +86,7 @@ impl World {
             dispatcher: Handle::new(events, watched),
             store: Arc::clone(&daemons) as Arc<dyn Store>,
             feed: feed.clone(),
+            guarded: Guarded::default(),
             metrics: Arc::new(|| "# HELP muster_up One.\n".to_owned()),
         };
         let server = tokio::spawn(server.serve(app, stop.clone()));

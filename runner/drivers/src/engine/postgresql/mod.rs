@@ -24,7 +24,7 @@ pub mod tls;
 
 use async_trait::async_trait;
 use drill::manifest::Manifest;
-use drill::port::{Engine, EnginePlan};
+use drill::port::{Engine, EnginePlan, Programs};
 use drill::spec::Postgresql;
 use drill::stop::Stop;
 
@@ -55,7 +55,15 @@ impl Engine for PostgresqlEngine {
         "postgresql"
     }
 
-    async fn plan(&self, manifest: &Manifest, wanted: &Postgresql) -> Result<Box<dyn EnginePlan>, Stop> {
+    async fn plan(
+        &self,
+        manifest: &Manifest,
+        wanted: &Postgresql,
+        programs: Programs,
+    ) -> Result<Box<dyn EnginePlan>, Stop> {
+        if programs == Programs::OfImage {
+            return Ok(Box::new(plan::plan_for_image(manifest, wanted)?));
+        }
         let installs = tokio::task::spawn_blocking(install::installs)
             .await
             .map_err(|error| Stop::internal(format!("looking for PostgreSQL: {error}")))?;

@@ -1,4 +1,5 @@
 //! Whether a backup can be restored with what is installed: decided before anything is made.
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
@@ -28,7 +29,6 @@ pub(super) struct Plan {
 /// Everything that is missing is named at once.
 pub(super) fn plan(installs: &[Install], manifest: &Manifest, wanted: &Postgresql) -> Result<Plan, Stop> {
     let install = choose(installs, manifest, wanted)?;
-    conf::check_settings(&wanted.settings)?;
     let missing = missing(install, manifest);
     if !missing.is_empty() {
         let (what, advice): (Vec<String>, Vec<String>) = missing.into_iter().unzip();
@@ -36,6 +36,27 @@ pub(super) fn plan(installs: &[Install], manifest: &Manifest, wanted: &Postgresq
         advice.dedup();
         return Err(unfit(format!("PostgreSQL {} here lacks {}", install.version, what.join(", ")), advice.join("; ")));
     }
+    with(install, manifest, wanted)
+}
+
+/// Nobody can look into an image before it runs: what it lacks is told by its first start, or by the restore.
+pub(super) fn plan_for_image(manifest: &Manifest, wanted: &Postgresql) -> Result<Plan, Stop> {
+    let major = wanted.major.unwrap_or(manifest.source.major());
+    let image = Install {
+        // As Debian's packages have it, and the images that are made of them.
+        bin: format!("/usr/lib/postgresql/{major}/bin").into(),
+        version: major.to_string(),
+        major,
+        minor: 0,
+        extensions: BTreeMap::new(),
+        options: None,
+    };
+    let install = choose(std::slice::from_ref(&image), manifest, wanted)?;
+    with(install, manifest, wanted)
+}
+
+fn with(install: &Install, manifest: &Manifest, wanted: &Postgresql) -> Result<Plan, Stop> {
+    conf::check_settings(&wanted.settings)?;
     let authority = Arc::new(conf::authority()?);
     let files = conf::files(install, &authority, wanted.fidelity, &wanted.settings)?;
     Ok(Plan {
@@ -325,6 +346,17 @@ mod tests {
         };
         assert!(carries(&others) && !carries(&inputs.files));
         assert_ne!(file(&others, "server.key"), file(&inputs.files, "server.key"));
+    }
+
+    #[test]
+    fn what_an_image_has_is_not_looked_for_on_this_machine() {
+        let lacking = manifest(15, "pgcrypto", "xx_YY.UTF-8");
+        let plan = plan_for_image(&lacking, &wanted(None)).expect("the restore tells what is missing");
+        assert_eq!(plan.note(), "PostgreSQL 15, 1 database, 1 extension");
+        assert_eq!(plan.inputs().programs, None);
+        assert_eq!(plan_for_image(&lacking, &wanted(Some(17))).expect("a newer one").findings()[0].subject, "version");
+        let stop = plan_for_image(&lacking, &wanted(Some(14))).err().expect("an older one");
+        assert!(stop.message.contains("cannot be restored into PostgreSQL 14"), "{stop}");
     }
 
     #[test]

@@ -8,8 +8,11 @@ use kube::api::PostParams;
 
 use super::cluster::{self, Cluster};
 
-/// Group, resource, subresource, verbs. `deploy/kubernetes` has the same.
-const RULES: [(&str, &str, &str, &[&str]); 9] = [
+/// Group, resource, subresource, verbs.
+type Rule = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// `deploy/kubernetes` has the same.
+const RULES: [Rule; 9] = [
     ("", "namespaces", "", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "pods", "", &["get", "list", "watch", "create", "patch", "delete", "deletecollection"]),
     ("", "pods", "exec", &["get", "create"]),
@@ -21,10 +24,34 @@ const RULES: [(&str, &str, &str, &[&str]); 9] = [
     ("networking.k8s.io", "networkpolicies", "", &["get", "list", "watch", "create", "patch", "delete"]),
 ];
 
+/// Of the daemon itself, in its own namespace. `deploy/kubernetes` has the same.
+const LEASE: [Rule; 1] = [("coordination.k8s.io", "leases", "", &["create", "get", "update"])];
+
 /// Names everything that is missing.
 pub(super) async fn check(cluster: &Cluster) -> Result<(), Stop> {
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
-    let questions = RULES.iter().flat_map(|rule| rule.3.iter().map(move |verb| (rule, *verb)));
+    let missing = missing_of(&cluster.client, &RULES, None).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Stop::new(Reason::SandboxUnfit, format!("muster's account in the cluster may not {}", missing.join(", ")))
+        .advise("give it the ClusterRole of deploy/kubernetes"))
+}
+
+/// Whether muster's account may hold the Lease of this namespace and name.
+pub(crate) async fn check_lease(client: &kube::Client, namespace: &str, name: &str) -> Result<(), Stop> {
+    let missing = missing_of(client, &LEASE, Some((namespace, name))).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("muster's account may not {} in namespace `{namespace}`, for its Lease `{name}`", missing.join(", "));
+    Err(Stop::new(Reason::Internal, message).advise("give it the Role of deploy/kubernetes/base/lease.yaml"))
+}
+
+/// `within` is a namespace, and a name in it; what is made has no name yet.
+async fn missing_of(client: &kube::Client, rules: &[Rule], within: Option<(&str, &str)>) -> Result<Vec<String>, Stop> {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let questions = rules.iter().flat_map(|rule| rule.3.iter().map(move |verb| (rule, *verb)));
     let answers = questions.map(|((group, resource, subresource, _), verb)| {
         let reviews = reviews.clone();
         async move {
@@ -33,22 +60,20 @@ pub(super) async fn check(cluster: &Cluster) -> Result<(), Stop> {
                 resource: Some((*resource).to_owned()),
                 subresource: (!subresource.is_empty()).then(|| (*subresource).to_owned()),
                 verb: Some(verb.to_owned()),
+                namespace: within.map(|(namespace, _)| namespace.to_owned()),
+                name: within.filter(|_| verb != "create").map(|(_, name)| name.to_owned()),
                 ..ResourceAttributes::default()
             };
             let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
             let review = SelfSubjectAccessReview { spec, ..Default::default() };
             let tried = "asking what muster's account may do";
-            let review = cluster::request(tried, reviews.create(&PostParams::default(), &review)).await?;
+            let parameters = PostParams::default();
+            let review = cluster::request(tried, || reviews.create(&parameters, &review)).await?;
             let allowed = review.status.is_some_and(|status| status.allowed);
             Ok((!allowed).then(|| missing(verb, group, resource, subresource)))
         }
     });
-    let missing: Vec<String> = try_join_all(answers).await?.into_iter().flatten().collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Stop::new(Reason::SandboxUnfit, format!("muster's account in the cluster may not {}", missing.join(", ")))
-        .advise("give it the ClusterRole of deploy/kubernetes"))
+    Ok(try_join_all(answers).await?.into_iter().flatten().collect())
 }
 
 fn missing(verb: &str, group: &str, resource: &str, subresource: &str) -> String {

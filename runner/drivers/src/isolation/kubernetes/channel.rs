@@ -57,7 +57,8 @@ impl Place {
             .max_stdout_buf_size(BUFFER)
             .max_stderr_buf_size(STDERR);
         let tried = format!("starting a command in pod `{}`", self.pod);
-        cluster::request(tried, self.pods.exec(self.pod, argv.iter().copied(), &parameters)).await
+        // One that began twice ends at once, because nobody gives it any input.
+        cluster::request(tried, || self.pods.exec(self.pod, argv.iter().copied(), &parameters)).await
     }
 
     /// Starts one of muster's own commands, which speaks in frames.

@@ -1,14 +1,16 @@
-//! Talking to the API server: every request has a deadline, and every error says what was tried.
+//! Talking to the API server: every request has a deadline, what passes is waited out, and every error says what was tried.
 use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::client::UpgradeConnectionError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde::de::DeserializeOwned;
@@ -20,6 +22,9 @@ use super::objects::MANAGER;
 /// Of one request.
 const REQUEST: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a server that is restarted, or in trouble, is asked again.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// How long a namespace may be without its default service account, which pods need.
 const SERVICE_ACCOUNT: Duration = Duration::from_secs(20);
 
@@ -119,23 +124,23 @@ where
 {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let tried = format!("applying {} `{name}`", object["kind"].as_str().unwrap_or_default());
-    let parameters = PatchParams::apply(MANAGER).force();
-    request(&tried, api.patch(name, &parameters, &Patch::Apply(object))).await
+    let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(object));
+    request(&tried, || api.patch(name, &parameters, &patch)).await
 }
 
 pub(super) async fn get<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Stop>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
-    request(&format!("reading `{name}`"), api.get_opt(name)).await
+    request(&format!("reading `{name}`"), || api.get_opt(name)).await
 }
 
 pub(super) async fn list<K>(api: &Api<K>, labels: &str) -> Result<Vec<K>, Stop>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
-    let list = request("listing what is in the cluster", api.list(&ListParams::default().labels(labels))).await?;
-    Ok(list.items)
+    let parameters = ListParams::default().labels(labels);
+    Ok(request("listing what is in the cluster", || api.list(&parameters)).await?.items)
 }
 
 /// Finding nothing is fine.
@@ -143,35 +148,70 @@ pub(super) async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParam
 where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
-    match deadline(api.delete(name, parameters)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        Ok(Err(error)) => Err(refused(&format!("deleting `{name}`"), &error)),
-        Err(late) => Err(late),
+    let deleted = || async {
+        match api.delete(name, parameters).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(drop),
+        }
+    };
+    request(&format!("deleting `{name}`"), deleted).await
+}
+
+/// Asks until it is answered for good: nothing that muster asks for does more the second time. kube itself waits out 429 and 503.
+pub(super) async fn request<T, W>(tried: impl Display, ask: impl Fn() -> W) -> Result<T, Stop>
+where
+    W: Future<Output = Result<T, kube::Error>>,
+{
+    let mut waits = ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(LONGEST_WAIT)
+        .without_max_times()
+        .build();
+    let begun = Instant::now();
+    loop {
+        let Ok(answer) = tokio::time::timeout(REQUEST, ask()).await else {
+            // One that hangs has had its time.
+            let message = format!("{tried}: the API server did not answer in {} s", REQUEST.as_secs());
+            return Err(Stop::new(Reason::SandboxUnfit, message).advise(ANSWERS));
+        };
+        match answer {
+            Err(error) if may_pass(&error) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+            }
+            answer => return answer.map_err(|error| refused(&tried.to_string(), &error)),
+        }
     }
 }
 
-pub(super) async fn request<T>(
-    tried: impl Display,
-    work: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Stop> {
-    deadline(work)
-        .await
-        .map_err(|late| Stop { message: format!("{tried}: {}", late.message), ..late })?
-        .map_err(|error| refused(&tried.to_string(), &error))
+const ANSWERS: &str = "see whether the cluster answers: kubectl get --raw /readyz";
+
+/// A server that is in trouble, or not there for a moment; not one that says no.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 500..),
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => {
+            status.as_u16() == 429 || status.is_server_error()
+        }
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+            !is_about_its_certificate(error)
+        }
+        _ => false,
+    }
 }
 
-async fn deadline<T>(work: impl Future<Output = T>) -> Result<T, Stop> {
-    let late = |_| {
-        Stop::new(Reason::SandboxUnfit, format!("the API server did not answer in {} s", REQUEST.as_secs()))
-            .advise("see whether the cluster answers: kubectl get --raw /readyz")
-    };
-    tokio::time::timeout(REQUEST, work).await.map_err(late)
+/// rustls' words for one that is not valid, here and now.
+fn is_about_its_certificate(error: &kube::Error) -> bool {
+    drill::stop::chain(error).contains("invalid peer certificate")
 }
 
 fn refused(tried: &str, error: &kube::Error) -> Stop {
     let stop = Stop::new(Reason::SandboxUnfit, format!("{tried}: {}", drill::stop::chain(error)));
     match error {
+        error if may_pass(error) => stop.advise(ANSWERS),
+        error if is_about_its_certificate(error) => stop.advise(
+            "see that this machine's clock is right, and that the kubeconfig names the API server's own authority",
+        ),
         kube::Error::Api(status) if status.code == 403 && status.message.contains("exceeded quota") => {
             stop.advise("raise the quota, or lower isolation.kubernetes.limits")
         }

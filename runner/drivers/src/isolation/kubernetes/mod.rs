@@ -3,10 +3,11 @@
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
 //! how isolation is proven, `watch` what ends a sandbox early, `doorway` who may come in for a moment, `release` how it goes, `volumes`
-//! how a claimed volume does, `access` what muster's account must be allowed, and `record` what this machine keeps. Everything that
-//! comes out of a sandbox is hostile.
+//! how a claimed volume does, `access` what muster's account must be allowed, `clock` that both sides mean the same time, and `record`
+//! what this machine keeps. Everything that comes out of a sandbox is hostile.
 mod access;
 mod channel;
+mod clock;
 mod cluster;
 mod deliver;
 mod doorway;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use drill::config::ClusterLease;
 use drill::id::RunId;
 use drill::ledger::Resource;
 use drill::port::{Isolation, Leftover, Sandbox, SandboxSpec, Storage, Survey};
@@ -77,6 +79,13 @@ impl KubernetesIsolation {
     }
 }
 
+/// A client of the cluster that a context names, whose account may hold this Lease.
+pub(crate) async fn client_for_lease(lease: &ClusterLease) -> Result<kube::Client, Stop> {
+    let client = Cluster::connect(lease.context.as_deref()).await?.client;
+    access::check_lease(&client, &lease.namespace, &lease.name).await?;
+    Ok(client)
+}
+
 #[async_trait]
 impl Isolation for KubernetesIsolation {
     fn name(&self) -> &'static str {
@@ -89,7 +98,9 @@ impl Isolation for KubernetesIsolation {
 
     async fn survey(&self, _: &Limits) -> Result<Survey, Stop> {
         let asked = self.asked()?;
-        access::check(&Cluster::connect(asked.context.as_deref()).await?).await?;
+        let cluster = Cluster::connect(asked.context.as_deref()).await?;
+        access::check(&cluster).await?;
+        clock::check(&cluster).await?;
         let limit = |what: &str, value, enforced_by: &str| LimitInForce {
             what: what.to_owned(),
             value,

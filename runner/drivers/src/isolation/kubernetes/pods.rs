@@ -10,6 +10,9 @@ use kube::{Api, ResourceExt};
 
 use crate::isolation::local::exec::clean;
 
+/// Between two tries to watch a pod.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// What will not come right by waiting.
 const HOPELESS: [&str; 9] = [
     "ErrImagePull",
@@ -41,11 +44,19 @@ pub(super) enum Progress {
 /// Waits until every container of the pod runs, or until it is seen that they will not.
 pub(super) async fn running(pods: &Api<Pod>, name: &str, patience: Duration) -> Result<Running, Stop> {
     let settled = |pod: Option<&Pod>| pod.is_none_or(|pod| !matches!(progress(pod), Progress::Waiting(_)));
-    let waited = tokio::time::timeout(patience, await_condition(pods.clone(), name, settled)).await;
+    let watched = async {
+        loop {
+            // Its first error ends it, and that may be one that passes.
+            if let Ok(pod) = await_condition(pods.clone(), name, settled).await {
+                return pod;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let waited = tokio::time::timeout(patience, watched).await;
     let unfit = |why: String| Stop::new(Reason::SandboxUnfit, format!("starting pod `{name}`: {why}"));
     let pod = match waited {
-        Ok(Ok(pod)) => pod,
-        Ok(Err(error)) => return Err(unfit(drill::stop::chain(&error))),
+        Ok(pod) => pod,
         Err(_) => super::cluster::get(pods, name).await?,
     };
     match pod.as_ref().map(progress) {
@@ -96,6 +107,19 @@ pub(super) fn progress(pod: &Pod) -> Progress {
     let unmet = status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
     let why = unmet.and_then(|one| one.message.as_deref()).map(clean);
     Progress::Waiting(why.unwrap_or_else(|| format!("its phase is {}", status.phase.as_deref().unwrap_or("unknown"))))
+}
+
+/// Somebody makes room on its node, or empties it.
+pub(super) fn evicted(pod: &Pod) -> Option<Stop> {
+    let name = pod.name_any();
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let disrupted = conditions.into_iter().find(|one| one.type_ == "DisruptionTarget" && one.status == "True")?;
+    let why = disrupted.reason.as_deref().unwrap_or_default();
+    let said = clean(disrupted.message.as_deref().unwrap_or_default());
+    Some(
+        Stop::internal(format!("pod `{name}` was evicted while the run went on: {why}: {said}"))
+            .advise("run the drill again once the node is not drained any more, or keep drills on nodes of their own"),
+    )
 }
 
 /// Why a pod will not run again.
@@ -171,6 +195,10 @@ mod tests {
         let killed = json!({ "terminated": { "reason": "OOMKilled", "exitCode": 137 } });
         let stop = over(&pod(&json!({ "containerStatuses": [container("database", &killed)] }))).expect("over");
         assert_eq!(stop.reason, Reason::LimitReached);
+        let drained = json!({ "conditions": [{ "type": "DisruptionTarget", "status": "True",
+            "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting" }] });
+        let stop = super::evicted(&pod(&drained)).expect("it goes");
+        assert!(stop.message.contains("EvictionByEvictionAPI") && stop.advice.is_some(), "{stop:?}");
         let evicted = over(&pod(&json!({ "phase": "Failed", "reason": "Evicted", "message": "disk" }))).expect("over");
         assert_eq!(evicted.reason, Reason::LimitReached);
     }

@@ -110,7 +110,7 @@ async fn pods_gone(pods: &Api<Pod>) -> Result<u64, Stop> {
     let (everything, now) = (ListParams::default(), DeleteParams::default());
     let there = cluster::list(pods, "").await?.len() as u64;
     if there > 0 {
-        cluster::request("deleting the sandbox's pods", pods.delete_collection(&now, &everything)).await?;
+        cluster::request("deleting the sandbox's pods", || pods.delete_collection(&now, &everything)).await?;
     }
     loop {
         let left = cluster::list(pods, "").await?;

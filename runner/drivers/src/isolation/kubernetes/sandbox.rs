@@ -285,10 +285,11 @@ impl Sandbox for KubernetesSandbox {
     async fn dial(&self) -> Result<Box<dyn ByteStream>, Stop> {
         let tried = "connecting to the sandbox's database";
         let pods = &self.ground.database.pods;
-        let mut forwarder = cluster::request(tried, pods.portforward(DATABASE, &[PORT])).await?;
+        let mut forwarder = cluster::request(tried, || pods.portforward(DATABASE, &[PORT])).await?;
         let stream =
             forwarder.take_stream(PORT).ok_or_else(|| Stop::internal(format!("{tried}: there is no stream")))?;
-        Ok(Box::new(Dialed { stream, forwarder }.compat()))
+        let refused = forwarder.take_error(PORT).map(|refused| Box::pin(refused) as Refused);
+        Ok(Box::new(Dialed { stream, refused, forwarder }.compat()))
     }
 
     /// Drill files that would need one and say nothing of it are refused before.
@@ -337,9 +338,13 @@ impl Sandbox for KubernetesSandbox {
     }
 }
 
+type Refused = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
 /// A forwarded connection. It ends with its forwarder, so the two stay together.
 struct Dialed {
     stream: DuplexStream,
+    /// What the node says where nobody listens in the pod. Its stream would stay open, and silent.
+    refused: Option<Refused>,
     forwarder: Portforwarder,
 }
 
@@ -351,7 +356,21 @@ impl Drop for Dialed {
 
 impl AsyncRead for Dialed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            return Poll::Ready(read);
+        }
+        match self.refused.as_mut().map(|refused| refused.as_mut().poll(cx)) {
+            Some(Poll::Ready(Some(why))) => {
+                self.refused = None;
+                Poll::Ready(Err(std::io::Error::other(clean(why.trim()))))
+            }
+            // It ended without a word: so does its stream.
+            Some(Poll::Ready(None)) => {
+                self.refused = None;
+                Poll::Pending
+            }
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
     }
 }
 

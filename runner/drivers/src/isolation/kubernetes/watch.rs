@@ -180,7 +180,7 @@ impl Expected {
             if spec.is_some_and(|spec| spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty())) {
                 return Some(broken("pod-debugged", format!("somebody debugs pod `{name}`")));
             }
-            pods::over(pod)
+            pods::over(pod).or_else(|| pods::evicted(pod))
         };
         let deleted = |name: &str| Stop::internal(format!("pod `{name}` was deleted while the run went on"));
         match change {
@@ -188,7 +188,7 @@ impl Expected {
             Change::Gone(pod) => {
                 let name = pod.name_any();
                 // The agent's is deleted by teardown, before the others.
-                self.pods.contains_key(&name).then(|| deleted(&name))
+                self.pods.contains_key(&name).then(|| pods::evicted(pod).unwrap_or_else(|| deleted(&name)))
             }
             Change::All(all) => {
                 let lost = self.pods.keys().find(|name| !all.iter().any(|pod| pod.name_any() == **name));

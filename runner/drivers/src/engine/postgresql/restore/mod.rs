@@ -236,8 +236,13 @@ async fn judge(
 }
 
 fn sandbox_stop(server: &PostgresqlServer, what: &str, error: &RestoreError, reason: Reason, advice: &str) -> Stop {
+    let message = format!("restoring {what}: {}: {}", error.subject(), error.message);
+    // The kernel ends one process, and the server goes on.
+    if server.log_says("terminated by signal 9") {
+        return Stop::new(Reason::LimitReached, message).advise("raise the sandbox's memory limit");
+    }
     let reason = if server.log_says("No space left on device") { Reason::LimitReached } else { reason };
-    Stop::new(reason, format!("restoring {what}: {}: {}", error.subject(), error.message)).advise(advice)
+    Stop::new(reason, message).advise(advice)
 }
 
 fn restore_failed(what: &str, errors: &Errors) -> Stop {
