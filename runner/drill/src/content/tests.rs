@@ -41,7 +41,7 @@ fn cut_sorted<T>(
 }
 
 fn blocks(rows: &[Row]) -> Vec<Block> {
-    cut_sorted(sorted(rows).into_iter(), MAX_HELD, Group::block).expect("they fit")
+    cut_sorted(sorted(rows).into_iter(), MAX_HELD, |group| group.block()).expect("they fit")
 }
 
 /// The same with no more than `max_run` rows sorted at a time.
@@ -57,7 +57,7 @@ fn in_runs(rows: &[Row], max_run: usize, max_held: usize) -> Result<Vec<Block>, 
     }
     runs.push(collector.sorted().to_vec());
     let runs = runs.into_iter().map(|run| run.into_iter().map(Ok::<_, Infallible>)).collect();
-    cut_sorted(merge(runs).map(|entry| entry.expect("nothing fails")), max_held, Group::block)
+    cut_sorted(merge(runs).map(|entry| entry.expect("nothing fails")), max_held, |group| group.block())
 }
 
 /// Fields in the wire's form; None is NULL.
@@ -382,7 +382,7 @@ proptest! {
             && first(one.index + 1).is_none_or(|end| place < end);
         prop_assert!(within(rows[at].place));
         prop_assert_eq!(one.rows + rows.len() as u64, expected[one.index].rows + now.len() as u64);
-        let was = cut_sorted(sorted(&rows).into_iter(), MAX_HELD, Group::prefixes).expect("they fit").swap_remove(one.index);
+        let was = cut_sorted(sorted(&rows).into_iter(), MAX_HELD, |group| group.prefixes()).expect("they fit").swap_remove(one.index);
         let each = |all: &[Prefixes]| all.iter().flat_map(|prefixes| prefixes.each()).collect::<Vec<_>>();
         match &one.detail {
             Detail::Rows(is) => prop_assert_eq!(rows_different(each(&was), each(is)), 1),
