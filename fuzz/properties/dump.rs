@@ -3,6 +3,7 @@ use super::dump_header::DumpHeader;
 
 #[cfg(test)]
 #[path = "replay.rs"]
+#[allow(clippy::duplicate_mod, reason = "each property brings it along, into whichever crate it is tested in")]
 mod replay;
 
 pub(crate) fn holds(bytes: &[u8]) {

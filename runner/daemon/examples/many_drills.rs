@@ -202,6 +202,7 @@ impl Pages {
             store: Arc::clone(&daemon.store),
             feed: Feed::new(),
             metrics: Arc::new(move || figures.render()),
+            guarded: muster::guard::Guarded::default(),
         };
         let task = tokio::spawn(server.serve(app, stop.clone()));
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([]).build()?;

@@ -37,13 +37,12 @@ impl FromStr for Target {
         let shape = || format!("`{text}` is not an address or a network, and a port");
         let (place, port) = text.rsplit_once(':').ok_or_else(shape)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(shape)?;
-        let network = match place.split_once('/') {
-            Some((address, length)) => network(&format!("{}/{length}", unbracketed(address).ok_or_else(shape)?))?,
-            None => {
-                let address: IpAddr = unbracketed(place).and_then(|text| text.parse().ok()).ok_or_else(shape)?;
-                outside(address, text)?;
-                address.into()
-            }
+        let network = if let Some((address, length)) = place.split_once('/') {
+            network(&format!("{}/{length}", unbracketed(address).ok_or_else(shape)?))?
+        } else {
+            let address: IpAddr = unbracketed(place).and_then(|text| text.parse().ok()).ok_or_else(shape)?;
+            outside(address, text)?;
+            address.into()
         };
         Ok(Self { network, port })
     }

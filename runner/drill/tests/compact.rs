@@ -108,7 +108,7 @@ fn the_least_stands_for_a_whole_drill() {
     let Isolation::Kubernetes(cluster) = &drill.isolation else { panic!("{:?}", drill.isolation) };
     let Credentials::Vault(vault) = &drill.credentials else { panic!("{:?}", drill.credentials) };
     assert_eq!((cluster.port, drill.engine.major), (5432, None));
-    assert_eq!((vault.ttl, vault.mount.as_str()), (Duration::from_secs(900), "database"));
+    assert_eq!((vault.ttl, vault.mount.as_str()), (Duration::from_mins(15), "database"));
     assert_eq!(vault.ca, Path::new("/etc/muster/vault.pem"));
     assert!(matches!(&vault.auth, VaultAuth::Kubernetes { token, .. } if token == Path::new("/etc/muster/token")));
 }

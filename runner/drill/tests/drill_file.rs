@@ -298,7 +298,7 @@ fn no_key_of(full: &Value) {
         let mut less = full.clone();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         let removed = match less.pointer_mut(parent).unwrap() {
-            Value::Object(map) => map.remove(key),
+            Value::Object(map) => map.remove(&key.replace("~1", "/")),
             Value::Array(list) => Some(list.remove(key.parse().unwrap())),
             _ => None,
         };
@@ -314,7 +314,7 @@ fn parsed(value: &Value) -> Result<Drill, String> {
 
 fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
     let mut visit = |key: &str, value: &Value| {
-        let here = format!("{at}/{key}");
+        let here = format!("{at}/{}", key.replace('/', "~1"));
         into.push(here.clone());
         pointers(value, &here, into);
     };

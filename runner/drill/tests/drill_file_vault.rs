@@ -79,24 +79,24 @@ fn in_a_cluster_a_vault_needs_a_doorway_and_a_doorway_a_vault() {
     let vault = "  credentials: { vault: { address: 'https://v:8200', ca: v.pem, auth: { token: { file: t } } } }\n";
     let doorway = |inner: &str| format!("      doorway: {inner}\n");
     let refused = |doorway: &str, credentials: &str| drill(doorway, credentials).unwrap_err().join("; ");
-    assert_eq!(refused("", vault), "9: nobody says from where this Vault reaches the sandbox in the cluster");
+    assert_eq!(refused("", vault), "10: nobody says from where this Vault reaches the sandbox in the cluster");
     let addresses = doorway("{ addresses: [192.0.2.10] }");
-    assert_eq!(refused(&addresses, ""), "9: `doorway` is for a Vault, and this drill has none");
+    assert_eq!(refused(&addresses, ""), "10: `doorway` is for a Vault, and this drill has none");
     let drill_with_one = drill(&addresses, vault).unwrap();
     let Isolation::Kubernetes(cluster) = drill_with_one.isolation else { panic!("{:?}", drill_with_one.isolation) };
     assert_eq!(cluster.doorway, Some(Visitor::Addresses(vec!["192.0.2.10".parse().unwrap()])));
     for (wrong, why) in [
-        ("{ addresses: [192.0.2.0/24] }", "9: `192.0.2.0/24` is not an address"),
-        ("{ addresses: [] }", "9: `addresses` is empty: nobody could come in"),
+        ("{ addresses: [192.0.2.0/24] }", "10: `192.0.2.0/24` is not an address"),
+        ("{ addresses: [] }", "10: `addresses` is empty: nobody could come in"),
         (
             "{ addresses: [192.0.2.10], pods: { namespace: vault, labels: { app: vault } } }",
-            "9: `doorway` takes one of `addresses` and `pods`, not both",
+            "10: `doorway` takes one of `addresses` and `pods`, not both",
         ),
         (
             "{ pods: { namespace: vault, labels: {} } }",
-            "9: `labels` is empty: every pod of the namespace would be let in",
+            "10: `labels` is empty: every pod of the namespace would be let in",
         ),
-        ("{ pods: { namespace: vault, labels: { app: -v } } }", "9: `-v` is not a label's value in Kubernetes"),
+        ("{ pods: { namespace: vault, labels: { app: -v } } }", "10: `-v` is not a label's value in Kubernetes"),
     ] {
         assert_eq!(refused(&doorway(wrong), vault), why);
     }

@@ -400,6 +400,7 @@ fn what_is_owed_is_told_with_why() {
         role: "muster-orders".to_owned(),
         ttl: Duration::from_mins(15),
         attempts: Vec::new(),
+        untried: Vec::new(),
         leases: vec![lent("database/creds/muster-orders/VfLq"), lent("database/creds/muster-orders/a9Zk")],
     };
     let mut events = vec![

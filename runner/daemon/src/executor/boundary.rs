@@ -39,8 +39,7 @@ impl Again {
         let mut unknown_since: Option<Instant> = None;
         loop {
             sleep(if unknown_since.is_some() { interval.min(SOON) } else { interval }).await;
-            let probed = timeout(UNKNOWN, sandbox.probe()).await;
-            let judged = match probed {
+            let judged = match timeout(UNKNOWN, sandbox.probe()).await {
                 Ok(Ok(probes)) => {
                     let proof = IsolationProof { probes };
                     let judged = proof.judge_again();

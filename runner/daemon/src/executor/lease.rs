@@ -154,7 +154,13 @@ async fn probe_again(inside: Inside<'_>, when: &str) -> Result<IsolationProof, S
 
 /// The last doorway was closed; the database goes next. What is seen open decides the verdict, like what was seen before the
 /// checks; that nobody could look any more is told.
-async fn prove_at_the_end(journal: &Journal, inside: Inside<'_>) {
+pub(super) async fn prove_at_the_end(journal: &Journal, live: &mut LiveParts) {
+    let parts = (live.credentials.clone(), live.server.clone(), live.sandbox.clone());
+    let (Some(credentials), Some(server), Some(sandbox)) = parts else { return };
+    if !credentials.opens_doorway() {
+        return;
+    }
+    let inside = Inside { server: server.as_ref(), sandbox: sandbox.as_ref() };
     let proof = timeout(PROVE_AT_THE_END, probe_again(inside, AFTER_REVOCATION)).await;
     let recorded = match proof.or_stop(Reason::IsolationUnproven, "proving the isolation again") {
         Ok(Ok(proof)) => journal.append(Event::Isolation(proof)).await,
@@ -163,7 +169,7 @@ async fn prove_at_the_end(journal: &Journal, inside: Inside<'_>) {
             journal.warn("teardown", "isolation", message).await
         }
     };
-    // A ledger that cannot be written is met by the release's own record next.
+    // A ledger that cannot be written is met by the next release's own record.
     let _ = recorded;
 }
 
@@ -215,13 +221,8 @@ pub(super) async fn revoke(ports: &Ports, journal: &Journal, live: &mut LivePart
         ttl: Duration::ZERO,
         not_after: jiff::Timestamp::now(),
     });
-    let revoked = timeout(REVOKE, credentials.revoke(&request, live.lease.as_ref(), inside)).await;
-    if let Some(inside) = inside
-        && credentials.opens_doorway()
-    {
-        prove_at_the_end(journal, inside).await;
-    }
-    revoked.or_stop(Reason::Credentials, "revoking the lease")?
+    let revoked = timeout(REVOKE, credentials.revoke(&request, live.lease.as_ref(), inside));
+    revoked.await.or_stop(Reason::Credentials, "revoking the lease")?
 }
 
 /// When nothing more is asked of whoever made the login.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Ports;
 use super::journal::Journal;
-use super::lease::{cool_down, revoke};
+use super::lease::{cool_down, prove_at_the_end, revoke};
 use super::phases::{Live, LiveParts};
 
 /// Takes down what the ledger shows as owed. Has a budget of its own; never fails: what remains stays owed, and says why.
@@ -68,6 +68,10 @@ async fn release(ports: &Ports, journal: &Journal, live: &mut LiveParts, resourc
     };
     // See `teardown`: what is gone is gone, with or without a record.
     let _ = journal.append(event).await;
+    if resource == Resource::Lease {
+        // After its record, so that the time of a revocation is its own.
+        let _ = AssertUnwindSafe(prove_at_the_end(journal, live)).catch_unwind().await;
+    }
 }
 
 async fn remove(

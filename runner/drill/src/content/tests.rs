@@ -1,3 +1,7 @@
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method's path is for one lifetime of a group, and not for all"
+)]
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 

@@ -43,13 +43,12 @@ pub fn full<'t>(text: &'t str, defaults: Option<&Compact>) -> Result<Cow<'t, str
     let root = read(text)?;
     let mut problems = Problems::default();
     form::check(&root, &COMPACT, &mut problems);
-    let file = match defaults {
-        Some(defaults) => expand(&root, defaults, &mut problems),
-        None => {
-            let problem = Problem::at(root.place, "no configuration says what this compact manifest leaves out");
-            problems.push(problem.hint("name the daemon's configuration with --config; its `compact` has the rest"));
-            None
-        }
+    let file = if let Some(defaults) = defaults {
+        expand(&root, defaults, &mut problems)
+    } else {
+        let problem = Problem::at(root.place, "no configuration says what this compact manifest leaves out");
+        problems.push(problem.hint("name the daemon's configuration with --config; its `compact` has the rest"));
+        None
     };
     match file {
         Some(file) if problems.is_empty() => checked(file, root.place).map(Cow::Owned),

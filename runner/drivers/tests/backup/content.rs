@@ -1,5 +1,6 @@
 //! What a digest sees and what it does not, on real tables: each mutation is made in a transaction that is rolled back.
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use drill::baseline::{Form, Layout, Table};
 use drill::content::{Block, Collector, Group, MAX_HELD, RowReader, cut, decode, root};
@@ -56,15 +57,21 @@ async fn digests(client: &Client, tables: &Tables) -> BTreeMap<(String, String),
         let stream = client.copy_out(&copy_statement(schema, name, layout, PageRange::ALL)).await.unwrap();
         pin_mut!(stream);
         let mut reader = RowReader::new(layout).unwrap();
-        let mut collector = Collector::new(0, MAX_HELD);
+        let mut collector = Collector::new(MAX_HELD);
         while let Some(message) = stream.next().await {
             reader.feed(&message.unwrap()).unwrap();
-            reader.end().unwrap().into_iter().for_each(|row| collector.push(row));
+            reader.end().unwrap().into_iter().for_each(|row| assert!(!collector.push(row)));
         }
         reader.finish().unwrap();
-        let pass = collector.finish();
-        let blocks: Vec<_> = cut(&pass).0.iter().map(Group::block).collect();
-        roots.insert((schema.clone(), name.clone()), (pass.seen, root(layout, &blocks)));
+        let mut blocks: Vec<Block> = Vec::new();
+        let entries = collector.sorted().iter().copied().map(Ok::<_, Infallible>);
+        let each = |groups: &[Group<'_>]| {
+            blocks.extend(groups.iter().map(Group::block));
+            Ok(())
+        };
+        cut(entries, MAX_HELD, each).unwrap().unwrap();
+        let seen = blocks.iter().map(|block| block.rows).sum();
+        roots.insert((schema.clone(), name.clone()), (seen, root(layout, &blocks)));
     }
     roots
 }

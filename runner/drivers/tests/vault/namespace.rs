@@ -1,4 +1,4 @@
-//! Namespaces are Vault Enterprise's (and OpenBao's), which cannot be built here: a listener that only listens says what was sent.
+//! Namespaces are Vault Enterprise's and `OpenBao`'s, which cannot be built here: a listener that only listens says what was sent.
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -76,11 +76,10 @@ fn hear(stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>) -> (He
         assert!(stream.read_line(&mut head).expect("text") > 0, "cut off: {head}");
     }
     let header = |name: &str| {
-        let found = head.lines().find_map(|line| {
+        head.lines().find_map(|line| {
             let (found, value) = line.split_once(": ")?;
             found.eq_ignore_ascii_case(name).then(|| value.to_owned())
-        });
-        found
+        })
     };
     let length = header("content-length").map_or(0, |length| length.parse().expect("a number"));
     let mut body = vec![0; length];

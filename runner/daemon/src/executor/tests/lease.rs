@@ -137,10 +137,11 @@ async fn what_was_got_for_asking_is_given_back_at_the_end_of_every_run() {
     let steps = Arc::new(std::sync::Mutex::new(Vec::new()));
     let listening = || {
         let steps = Arc::clone(&steps);
-        let hear: drivers::credentials::fake::Hook = Arc::new(move |step| steps.lock().unwrap().push(step.to_owned()));
+        let hear: drivers::credentials::fake::Hook =
+            Arc::new(move |step| steps.lock().expect("nobody panics with it").push(step.to_owned()));
         FakeCredentials::new(hear).with_doorway()
     };
-    let heard = || std::mem::take(&mut *steps.lock().unwrap());
+    let heard = || std::mem::take(&mut *steps.lock().expect("nobody panics with it"));
 
     let mut outside = outside();
     outside.credentials = listening();

@@ -70,11 +70,7 @@ impl Outside {
     pub(crate) fn ports(&self) -> Ports {
         Ports {
             artifacts: Arc::new(self.artifact.clone()),
-            isolations: {
-                let (world, past) = (self.world.clone(), Arc::new(self.world.isolation()));
-                Isolations::local(Arc::new(self.world.isolation()))
-                    .and_kubernetes(Arc::new(move |_| Arc::new(world.isolation())), past)
-            },
+            isolations: Isolations::local(Arc::new(self.world.isolation())),
             engine: Arc::new(FakeEngine::new(self.script.clone())),
             credentials: {
                 let (asked, credentials) = (Arc::clone(&self.asked), self.credentials.clone());
@@ -93,6 +89,14 @@ impl Outside {
             },
             live: self.live.clone(),
         }
+    }
+
+    /// A cluster in place of this machine.
+    pub(super) fn ports_in_a_cluster(&self) -> Ports {
+        let (world, past) = (self.world.clone(), Arc::new(self.world.isolation()));
+        let isolations = Isolations::local(Arc::new(World::new().isolation()))
+            .and_kubernetes(Arc::new(move |_| Arc::new(world.isolation())), past);
+        Ports { isolations, ..self.ports() }
     }
 
     pub(crate) async fn run(&self) -> Result<Ended, Stop> {

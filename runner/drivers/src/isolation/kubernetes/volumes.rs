@@ -35,7 +35,8 @@ pub(super) async fn gone(cluster: &Cluster, namespace: &Namespace) -> Result<Vec
         let note = json!({ "metadata": { "annotations": { VOLUMES: text } } });
         let by = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let tried = format!("writing down the volumes of namespace `{name}`");
-        cluster::request(tried, cluster.namespaces().patch(&name, &by, &Patch::Merge(&note))).await?;
+        let (namespaces, note) = (cluster.namespaces(), Patch::Merge(&note));
+        cluster::request(tried, || namespaces.patch(&name, &by, &note)).await?;
     }
     let mut observed = Vec::new();
     for claim in &found {

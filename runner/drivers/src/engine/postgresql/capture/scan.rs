@@ -246,27 +246,26 @@ impl Scanner {
         let Some(sorted) = self.sorted(team, task).await? else { return Ok(None) };
         let guard = self.sink.clone().lock_owned().await;
         let (rows, layout) = (sorted.rows, layout.clone());
-        match blocking(move || write(guard, sorted, &layout)).await?? {
-            Ok(digest) => Ok(Some((rows, Some(digest)))),
-            Err(PlaceTooLarge) => {
-                let problem = format!("more than {MAX_HELD} rows of {} have one key", task.quoted);
-                Err(Stop::new(Reason::SandboxUnfit, problem)
-                    .advise("its unique index is damaged: REINDEX it, or leave the table out of --digests"))
-            }
-        }
+        let written = blocking(move || write(guard, sorted, &layout)).await??;
+        let digest = written.map_err(|PlaceTooLarge| {
+            let problem = format!("more than {MAX_HELD} rows of {} have one key", task.quoted);
+            Stop::new(Reason::SandboxUnfit, problem)
+                .advise("its unique index is damaged: REINDEX it, or leave the table out of --digests")
+        })?;
+        Ok(Some((rows, Some(digest))))
     }
 
     /// None: it is locked.
     async fn sorted(&self, team: &[Arc<Session>], task: &Arc<Task>) -> Result<Option<Sorted>, Stop> {
         let (send, mut receive) = mpsc::channel::<Vec<Row>>(QUEUE);
         let mut sorter = Sorter::new(&self.directory);
-        let sorting = blocking(move || {
+        let all = blocking(move || {
             while let Some(rows) = receive.blocking_recv() {
                 rows.into_iter().try_for_each(|row| sorter.push(row))?;
             }
             sorter.finish()
         });
-        let sorting = async { sorting.await?.or_stop(Reason::SandboxUnfit, SORTING) };
+        let all = async { all.await?.or_stop(Reason::SandboxUnfit, SORTING) };
         let next = Arc::new(AtomicUsize::new(0));
         let mut readers = JoinSet::new();
         for session in team {
@@ -281,8 +280,8 @@ impl Scanner {
             }
             Ok(locked)
         };
-        let (locked, sorted) = tokio::try_join!(reading, sorting)?;
-        Ok((!locked).then_some(sorted))
+        let (locked, all) = tokio::try_join!(reading, all)?;
+        Ok((!locked).then_some(all))
     }
 }
 

@@ -172,9 +172,9 @@ mod tests {
             sorter.push(row(number * 7919 % count)).expect("there is room");
             sorter.push(row(number * 104_729 % count)).expect("there is room");
         }
-        let sorted = sorter.finish().expect("there is room");
-        let (rows, mut blocks) = (sorted.rows, Vec::new());
-        let done = sorted.cut(|groups| {
+        let all = sorter.finish().expect("there is room");
+        let (rows, mut blocks) = (all.rows, Vec::new());
+        let done = all.cut(|groups| {
             blocks.extend(groups.iter().map(Group::block));
             Ok(())
         });
