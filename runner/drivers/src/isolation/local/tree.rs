@@ -36,6 +36,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr, go_on: &dyn Fn() -> bo
     while let Some((fd, _)) = removal.stack.last() {
         let here = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
         if removal.empty_or_descend(here.as_fd())? {
+            removal.ask()?;
             let (fd, name) = removal.stack.pop().ok_or_else(|| io::Error::other("the stack was not empty"))?;
             let above = removal.stack.last().map_or(parent, |(fd, _)| fd.as_fd());
             match rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR) {
@@ -64,13 +65,18 @@ impl Removal<'_> {
         Ok(())
     }
 
+    fn ask(&self) -> io::Result<()> {
+        if (self.go_on)() {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "removal was ended before it was done"))
+    }
+
     /// True when the directory is empty; false when there is one more on the stack, or it must be read again.
     fn empty_or_descend(&mut self, here: BorrowedFd<'_>) -> io::Result<bool> {
         let mut found = false;
         for entry in Dir::read_from(here)? {
-            if !(self.go_on)() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "removal was ended before it was done"));
-            }
+            self.ask()?;
             let entry = entry?;
             let name = entry.file_name();
             if is_dot(name) {
@@ -257,21 +263,23 @@ mod tests {
     fn what_is_written_while_it_is_removed_goes_too() {
         let top = tempfile::tempdir().expect("a directory");
         let run = top.path().join("run");
-        std::fs::create_dir_all(run.join("data/base")).expect("made");
         let parent = File::open(top.path()).expect("opened");
-        let asked = std::cell::Cell::new(0);
-        // A copy that nobody waits for any more, and that has a file for each moment.
-        let copying = || {
-            asked.set(asked.get() + 1);
-            for directory in ["data/base", "data", "."] {
-                if asked.get() < 100 {
-                    let _ = std::fs::write(run.join(directory).join(format!("copied-{}", asked.get())), "");
+        // A copy that nobody waits for any more. Some of these moments are after a directory was seen empty.
+        for moment in 1..30 {
+            std::fs::create_dir_all(run.join("data/base")).expect("made");
+            let asked = std::cell::Cell::new(0);
+            let copying = || {
+                asked.set(asked.get() + 1);
+                if asked.get() == moment {
+                    for directory in ["data/base", "data", "."] {
+                        let _ = std::fs::write(run.join(directory).join("copied"), "");
+                    }
                 }
-            }
-            true
-        };
-        remove(parent.as_fd(), c"run", &copying).expect("removed");
-        assert!(!run.exists());
+                true
+            };
+            remove(parent.as_fd(), c"run", &copying).expect("removed");
+            assert!(!run.exists());
+        }
     }
 
     #[test]
