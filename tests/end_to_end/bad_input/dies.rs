@@ -82,7 +82,11 @@ fn what_dies_in_a_drill_makes_it_inconclusive() {
                 "a session of PostgreSQL in the restore",
                 "restore",
                 &["postgres: ", " COPY"],
-                &[stopped("sandbox-unfit", &["server closed the connection", "the server's last words"])],
+                // The server's log tells of the signal, unless it was read too early.
+                &[
+                    stopped("limit-reached", &["server closed the connection", "memory limit"]),
+                    stopped("sandbox-unfit", &["server closed the connection", "the server's last words"]),
+                ],
             ),
             ("PostgreSQL during the checks", "validate", &["bin/postgres", "-D"], &[server, noticed]),
             (

@@ -102,7 +102,7 @@ impl KubernetesSandbox {
         }
         let stranger = Arc::new(AtomicBool::new(true));
         let own = Arc::<OwnPolicy>::default();
-        let watch = Watch::start(&cluster, &names, expected(&made, &stranger, &own));
+        let watch = Watch::start(&cluster, &names, expected(&made, &own));
         let way_in = doorway.map(|policy| {
             Arc::new(WayIn {
                 cluster: cluster.clone(),
@@ -225,14 +225,17 @@ fn inputs(spec: &SandboxSpec, address: Option<IpAddr>) -> Result<Vec<InputFile>,
     Ok(kept.chain(others.iter().cloned()).collect())
 }
 
-fn expected(made: &Made, stranger: &Arc<AtomicBool>, doorway: &Arc<OwnPolicy>) -> Expected {
+fn expected(made: &Made, doorway: &Arc<OwnPolicy>) -> Expected {
+    let stranger = made.pods.iter().filter(|pod| pod.name_any() == STRANGER).filter_map(ResourceExt::uid);
+    let egress =
+        made.policies.iter().filter(|policy| policy.name_any() == STRANGER_EGRESS).filter_map(ResourceExt::uid);
     let policies = made.policies.iter().filter(|policy| policy.name_any() != STRANGER_EGRESS);
     let pods = made.pods.iter().filter(|pod| LASTING.contains(&pod.name_any().as_str()));
     Expected {
         namespace: Kept::of(&made.namespace),
         policies: policies.map(|policy| (policy.name_any(), Kept::of(policy))).collect::<BTreeMap<_, _>>(),
         pods: pods.map(|pod| (pod.name_any(), Kept::of(pod))).collect(),
-        stranger: Arc::clone(stranger),
+        passing: stranger.chain(egress).collect(),
         doorway: Arc::clone(doorway),
     }
 }

@@ -1,7 +1,6 @@
 //! Watches a sandbox's boundary while it lives: its namespace, its policies, its pods. A change ends the run.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drill::stop::Stop;
@@ -18,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Cluster;
 use super::doorway::OwnPolicy;
-use super::objects::{AGENT, DATABASE, DOORWAY, Names, STRANGER, STRANGER_EGRESS};
+use super::objects::{AGENT, DATABASE, DOORWAY, Names};
 use super::pods;
 use crate::isolation::local::exec::clean;
 
@@ -31,8 +30,8 @@ pub(super) struct Expected {
     pub(super) namespace: Kept,
     pub(super) policies: BTreeMap<String, Kept>,
     pub(super) pods: BTreeMap<String, Kept>,
-    /// Until isolation was proven there is a pod, and a policy, that must go.
-    pub(super) stranger: Arc<AtomicBool>,
+    /// The pod and the policy that go once isolation was proven, by uid: a watch may tell of them late.
+    pub(super) passing: BTreeSet<String>,
     pub(super) doorway: Arc<OwnPolicy>,
 }
 
@@ -141,7 +140,7 @@ impl Expected {
                     let wrong = self.doorway.seen(policy);
                     wrong.map(|wrong| broken(&format!("policy-{wrong}"), format!("policy `{name}` was {wrong}")))
                 }
-                None if name == STRANGER_EGRESS && self.stranger.load(Ordering::SeqCst) => None,
+                None if self.passes(policy) => None,
                 None => Some(broken("policy-added", format!("policy `{}` was added", clean(&name)))),
                 Some(kept) => {
                     let change = kept.change(&Kept::of(policy), true)?;
@@ -165,13 +164,16 @@ impl Expected {
         }
     }
 
+    fn passes(&self, object: &impl ResourceExt) -> bool {
+        object.uid().is_some_and(|uid| self.passing.contains(&uid))
+    }
+
     fn pods(&self, change: &Change<Pod>) -> Option<Stop> {
         let one = |pod: &Pod| {
             let name = pod.name_any();
             let Some(kept) = self.pods.get(&name) else {
-                let known = name == STRANGER && self.stranger.load(Ordering::SeqCst);
                 let message = || format!("pod `{}` was added to the sandbox's namespace", clean(&name));
-                return (!known).then(|| broken("pod-added", message()));
+                return (!self.passes(pod)).then(|| broken("pod-added", message()));
             };
             if let Some(change) = kept.change(&Kept::of(pod), false) {
                 return Some(broken("pod-changed", format!("pod `{name}` {change}")));
@@ -286,6 +288,7 @@ pub(super) const LASTING: [&str; 2] = [DATABASE, AGENT];
 mod tests {
     use serde_json::json;
 
+    use super::super::objects::{STRANGER, STRANGER_EGRESS};
     use super::*;
 
     fn policy(name: &str, generation: i64) -> NetworkPolicy {
@@ -309,7 +312,7 @@ mod tests {
             namespace: Kept::of(&namespace("restricted")),
             policies: keep(&[policy("isolation", 1), policy("deny", 1)]),
             pods: [("database".to_owned(), Kept::of(&pod("database", "restored-db")))].into(),
-            stranger: Arc::new(AtomicBool::new(true)),
+            passing: [STRANGER, STRANGER_EGRESS].map(str::to_owned).into(),
             doorway: Arc::default(),
         }
     }
@@ -327,8 +330,9 @@ mod tests {
         assert!(expected.policies(&Change::Seen(policy("open", 1))).is_some());
         assert!(expected.policies(&Change::Seen(policy(DOORWAY, 1))).is_some(), "no doorway is open");
         assert!(expected.policies(&Change::All(all().split_off(1))).is_some(), "deleted while nobody watched");
-        expected.stranger.store(false, Ordering::SeqCst);
-        assert!(expected.policies(&Change::All(all())).is_some(), "it is not needed any more");
+        let mut another = policy(STRANGER_EGRESS, 1);
+        another.metadata.uid = Some("another".to_owned());
+        assert!(expected.policies(&Change::Seen(another)).is_some(), "somebody else's of that name");
     }
 
     #[test]
@@ -339,6 +343,9 @@ mod tests {
         let said = "pod `database` has another label: `app=restored-db` became `other`";
         assert!(relabelled.message.ends_with(said), "{relabelled:?}");
         assert!(expected.pods(&Change::Seen(pod("somebody", ""))).is_some());
+        let mut another = pod(STRANGER, "");
+        another.metadata.uid = Some("another".to_owned());
+        assert!(expected.pods(&Change::Seen(another)).is_some(), "somebody else's of that name");
         assert!(expected.pods(&Change::Gone(pod("database", "restored-db"))).is_some());
         assert!(expected.pods(&Change::All(Vec::new())).is_some());
     }
