@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::problem::{Problem, Problems};
 use super::tree::Node;
+use super::value::{Get, duration, number, size};
 use super::{DEFAULT_CHECKS, Options, kubernetes, rule, self_test};
 use crate::id::{DrillName, Sha256Digest};
 use crate::spec::{
@@ -47,17 +48,6 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
     };
     drill.self_test = spec.get("selfTest").and_then(|node| self_test::read(node, &drill, problems));
     Some(drill)
-}
-
-/// Walks through what may be absent.
-trait Get<'a> {
-    fn get(self, name: &str) -> Option<&'a Node>;
-}
-
-impl<'a> Get<'a> for Option<&'a Node> {
-    fn get(self, name: &str) -> Option<&'a Node> {
-        self?.get(name)
-    }
 }
 
 pub(super) fn schedule(node: &Node, problems: &mut Problems) -> Schedule {
@@ -403,16 +393,4 @@ fn deadlines(node: Option<&Node>) -> Deadlines {
 fn texts(node: Option<&Node>) -> BTreeMap<String, String> {
     let entries = node.map(Node::entries).unwrap_or_default().iter();
     entries.filter_map(|(key, value)| Some((key.name.clone(), value.written()?.to_owned()))).collect()
-}
-
-fn duration(node: Option<&Node>, name: &str) -> Option<Duration> {
-    unit::parse_duration(node.get(name)?.text()?).ok()
-}
-
-fn size(node: Option<&Node>, name: &str) -> Option<u64> {
-    unit::parse_size(node.get(name)?.written()?).ok()
-}
-
-fn number(node: Option<&Node>, name: &str) -> Option<u32> {
-    node.get(name)?.whole()?.try_into().ok()
 }

@@ -7,14 +7,11 @@ use serde_json::{Value, json};
 
 use super::problem::{Place, Problem, Problems};
 use super::rule::{self, Complaint, TextRule};
-use super::shape::{Choice, Form, Shape, optional, required};
+use super::shape::{Choice, Form, Shape, optional, required, trusted_keys};
 use super::tree::{self, Node};
+use super::value::{self, text};
 use super::{MAX_SIZE, Options, form, kubernetes, vault};
 use crate::config::Compact;
-
-const DEFAULT_PORT: u64 = 5_432;
-/// Seconds.
-const DEFAULT_TTL: u64 = 900;
 
 /// Whether it has a compact manifest's keys and none of a drill file's.
 pub fn is_compact(text: &str) -> bool {
@@ -65,7 +62,7 @@ fn expand(root: &Node, defaults: &Compact, problems: &mut Problems) -> Option<St
         let problem = Problem::at(root.place, format!("the configuration lacks `compact.{name}`: {what}"));
         problems.push(problem.hint(format!("add compact: {{ {name}: … }} to it; `muster config schema` has its form")));
     }
-    let text = |name| root.get(name).and_then(Node::text);
+    let text = |name| text(Some(root), name);
     let major = text("db_engine").and_then(|engine| engine_major(engine).ok()).flatten();
     let image = major.and_then(|major| {
         let image = defaults.images.get(&major);
@@ -86,12 +83,12 @@ fn expand(root: &Node, defaults: &Compact, problems: &mut Problems) -> Option<St
     };
     put(&mut cluster, "image", image.map(|image| json!(image)));
     let port = root.get("target_port").and_then(Node::whole);
-    let port = port.or_else(|| cluster.get("port").is_none().then_some(DEFAULT_PORT));
+    let port = port.or_else(|| cluster.get("port").is_none().then_some(kubernetes::DEFAULT_PORT.into()));
     put(&mut cluster, "port", port.map(|port| json!(port)));
     put(&mut cluster, "orchestratorCidr", text("orchestrator_cidr").map(|network| json!(network)));
     put(&mut leases, "mount", text("vault_path").map(|path| json!(path)));
     let ttl = root.get("ttl_seconds").and_then(Node::whole);
-    let ttl = ttl.or_else(|| leases.get("ttl").is_none().then_some(DEFAULT_TTL));
+    let ttl = ttl.or_else(|| leases.get("ttl").is_none().then_some(vault::DEFAULT_TTL.as_secs()));
     put(&mut leases, "ttl", ttl.map(|seconds| json!(format!("{seconds}s"))));
     let engine = major.map_or_else(|| json!({}), |major| json!({ "major": major }));
     let manifest = defaults.backups.as_deref()?.join(text("backup_snapshot")?).join(crate::manifest::FILE_NAME);
@@ -120,22 +117,40 @@ fn checked(file: String, place: Place) -> Result<String, Problems> {
     Err(problems)
 }
 
-/// Files named in a part of the configuration, found from its directory. What stands in a variable of the service manager is
-/// resolved by whoever reads the file.
-pub(super) fn beneath(part: &Node, base: &Path, files: &[&str]) -> Value {
+/// Reads `compact` of the configuration, whose relative paths start from `base`.
+pub(super) fn defaults(node: &Node, base: &Path, problems: &mut Problems) -> Compact {
+    let keys = node.get("trustedKeys").map(Node::items);
+    let images = node.get("images").map(Node::entries).unwrap_or_default().iter();
+    let compact = Compact {
+        backups: text(Some(node), "backups").map(|path| value::path(base, path)),
+        trusted_keys: keys.map(|keys| keys.iter().map(|key| beneath(key, base, &["/file"])).collect()),
+        images: images.filter_map(|(key, image)| Some((major(&key.name)?, image.text()?.to_owned()))).collect(),
+        kubernetes: node.get("kubernetes").map(Node::to_json),
+        vault: node.get("vault").map(|vault| beneath(vault, base, &VAULT_FILES)),
+    };
+    // What is wrong by itself has been said; what is lacking is said to whoever needs it.
+    if compact.lacking().is_empty() && problems.is_empty() {
+        let least = "{ drill_id: drill, backup_snapshot: it, db_engine: postgresql }";
+        for problem in full(least, Some(&compact)).err().iter().flat_map(Problems::iter) {
+            problems.push(Problem { place: Some(node.place), ..problem.clone() });
+        }
+    }
+    compact
+}
+
+/// A part of the configuration, with the files that it names found from its directory.
+fn beneath(part: &Node, base: &Path, files: &[&str]) -> Value {
     let mut value = part.to_json();
     for pointer in files {
-        if let Some(Value::String(file)) = value.pointer_mut(pointer)
-            && !file.starts_with("${")
-        {
-            *file = base.join(&*file).to_string_lossy().into_owned();
+        if let Some(Value::String(file)) = value.pointer_mut(pointer) {
+            *file = value::path(base, file).to_string_lossy().into_owned();
         }
     }
     value
 }
 
 /// Every file that `compact.vault` may name.
-pub(super) const VAULT_FILES: [&str; 6] = [
+const VAULT_FILES: [&str; 6] = [
     "/ca",
     "/auth/appRole/secretId/file",
     "/auth/kubernetes/tokenFile",
@@ -154,8 +169,11 @@ fn engine_major(text: &str) -> Result<Option<u32>, Complaint> {
     if !["postgresql", "postgres"].contains(&engine) {
         return Err(complaint());
     }
-    let major = major.map(|major| major.parse::<u32>().ok().filter(|major| (9..=99).contains(major)));
-    major.map_or(Ok(None), |major| major.map(Some).ok_or_else(complaint))
+    major.map_or(Ok(None), |text| self::major(text).map(Some).ok_or_else(complaint))
+}
+
+fn major(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|major| (9..=99).contains(major))
 }
 
 static ENGINE: TextRule = TextRule {
@@ -194,7 +212,7 @@ pub(super) static COMPACT: Shape = Shape {
         ),
         optional(
             "target_port",
-            Form::Whole { min: 1_024, max: 65_535 },
+            kubernetes::PORT,
             "The port of the database in the sandbox's own network. Default: the configuration's, else 5432.",
         ),
         optional(
@@ -213,4 +231,33 @@ pub(super) static COMPACT: Shape = Shape {
             "How long a lease lives unless it is renewed. Default: the configuration's, else 900.",
         ),
     ],
+};
+
+/// `compact` of the daemon's configuration.
+pub(super) static DEFAULTS: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        optional("backups", Form::Text(&rule::PATH), "The directory that `backup_snapshot` is a path beneath."),
+        optional(
+            "trustedKeys",
+            trusted_keys("name the public key of whoever signs, such as { file: keys/backup.pub }"),
+            "Public keys; each backup must be signed by one of them.",
+        ),
+        optional(
+            "images",
+            Form::Map { key: &MAJOR, value: &Form::Text(&rule::IMAGE) },
+            "By major: the image of a manifest whose `db_engine` names one. Default: that of `kubernetes`.",
+        ),
+        optional("kubernetes", Form::Object(&kubernetes::KUBERNETES), "As `isolation.kubernetes` of a drill file."),
+        optional("vault", Form::Object(&vault::VAULT), "As `credentials.vault` of a drill file."),
+    ],
+};
+
+static MAJOR: TextRule = TextRule {
+    check: |text| match major(text) {
+        Some(_) => Ok(()),
+        None => Err(Complaint::new(format!("`{text}` is not a major version of PostgreSQL")).hint("such as \"15\": …")),
+    },
+    pattern: Some("^[1-9][0-9]?$"),
+    example: "\"15\"",
 };

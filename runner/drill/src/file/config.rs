@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::problem::{Problem, Problems};
 use super::rule::{Complaint, TextRule};
-use super::shape::{Choice, DAY, DECADE, Form, IfEmpty, SECOND, Shape, TRUSTED_KEY, duration, optional, required};
+use super::shape::{Choice, DAY, DECADE, Form, IfEmpty, SECOND, Shape, duration, optional, required};
 use super::tree::Node;
+use super::value::{self, number, text};
 use super::{MAX_SIZE, compact, form, kubernetes, rule, tree, vault};
 use crate::config::{
-    Alertmanager, Alerts, ClusterLease, Compact, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink,
-    Logs, Production, Retention, Role, Shutdown, Tls, Token, Webhook,
+    Alertmanager, Alerts, ClusterLease, Concurrency, Config, Evidence, Http, LogFormat, LogLevel, LogSink, Logs,
+    Production, Retention, Role, Shutdown, Tls, Token, Webhook,
 };
 use crate::guard::LONGEST_TERM;
 use crate::secret::SecretSource;
-use crate::unit;
 
 /// Loopback, on a port that no well-known exporter uses.
 const DEFAULT_LISTEN: &str = "127.0.0.1:9642";
@@ -74,13 +74,13 @@ impl Reader<'_> {
             },
             concurrency: Concurrency { total, per_target: number(concurrency, "perTarget").unwrap_or(1) },
             approved_template: text(Some(root), "approvedTemplate").and_then(|text| text.parse().ok()),
-            shutdown: Shutdown { grace: time(root.get("shutdown"), "grace").unwrap_or(DEFAULT_GRACE) },
+            shutdown: Shutdown { grace: value::duration(root.get("shutdown"), "grace").unwrap_or(DEFAULT_GRACE) },
             http: self.http(root.get("http"))?,
             alerts: self.alerts(root.get("alerts"), &mut names),
             logs: self.logs(root.get("logs")),
             production: self.production(root.get("production")),
-            compact: root.get("compact").map(|node| self.compact(node)),
-            retention: Retention { age: time(retention, "age"), runs: number(retention, "runs") },
+            compact: root.get("compact").map(|node| compact::defaults(node, self.base, self.problems)),
+            retention: Retention { age: value::duration(retention, "age"), runs: number(retention, "runs") },
             lease: root.get("kubernetes").and_then(|kubernetes| lease(kubernetes.get("lease")?)),
         })
     }
@@ -174,30 +174,6 @@ impl Reader<'_> {
         }
     }
 
-    fn compact(&mut self, node: &Node) -> Compact {
-        let keys = node.get("trustedKeys").map(Node::items);
-        let images = node.get("images").map(Node::entries).unwrap_or_default().iter();
-        let compact = Compact {
-            backups: self.path_of(Some(node), "backups"),
-            trusted_keys: keys
-                .map(|keys| keys.iter().map(|key| compact::beneath(key, self.base, &["/file"])).collect()),
-            images: images
-                .filter_map(|(key, image)| Some((key.name.parse().ok()?, image.text()?.to_owned())))
-                .collect(),
-            kubernetes: node.get("kubernetes").map(Node::to_json),
-            vault: node.get("vault").map(|vault| compact::beneath(vault, self.base, &compact::VAULT_FILES)),
-        };
-        // What is wrong by itself has been said; what is lacking is said to whoever needs it.
-        if compact.lacking().is_empty() && self.problems.is_empty() {
-            let least = "{ drill_id: drill, backup_snapshot: it, db_engine: postgresql }";
-            for problem in compact::full(least, Some(&compact)).err().iter().flat_map(Problems::iter) {
-                let here = Problem { place: Some(node.place), ..problem.clone() };
-                self.problems.push(here);
-            }
-        }
-        compact
-    }
-
     fn secret(&self, node: &Node) -> Option<SecretSource> {
         let file = text(Some(node), "file").map(|file| SecretSource::File(self.path(file)));
         file.or_else(|| text(Some(node), "env").map(|name| SecretSource::Env(name.to_owned())))
@@ -216,9 +192,8 @@ impl Reader<'_> {
         text(node, name).map(|text| self.path(text))
     }
 
-    /// What stands in a variable of the service manager is resolved by whoever reads the file.
     fn path(&self, text: &str) -> PathBuf {
-        if text.starts_with("${") { PathBuf::from(text) } else { self.base.join(text) }
+        value::path(self.base, text)
     }
 }
 
@@ -228,20 +203,8 @@ fn lease(node: &Node) -> Option<ClusterLease> {
         context: owned("context"),
         namespace: owned("namespace")?,
         name: owned("name").unwrap_or_else(|| "muster".to_owned()),
-        duration: time(Some(node), "duration").unwrap_or(DEFAULT_LEASE),
+        duration: value::duration(Some(node), "duration").unwrap_or(DEFAULT_LEASE),
     })
-}
-
-fn text<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n str> {
-    node?.get(name)?.text()
-}
-
-fn time(node: Option<&Node>, name: &str) -> Option<Duration> {
-    unit::parse_duration(text(node, name)?).ok()
-}
-
-fn number(node: Option<&Node>, name: &str) -> Option<u32> {
-    node?.get(name)?.whole()?.try_into().ok()
 }
 
 static ADDRESS: TextRule = TextRule {
@@ -304,7 +267,7 @@ static CONFIG: Shape = Shape {
         optional("http", Form::Object(&HTTP), "The page, the API and the metrics."),
         optional("alerts", Form::Object(&ALERTS), "Who is told. Default: nobody but the page and the metrics."),
         optional("logs", Form::Object(&LOGS), "How and where muster logs. Default: text on standard error."),
-        optional("compact", Form::Object(&COMPACT), "What compact manifests leave out."),
+        optional("compact", Form::Object(&compact::DEFAULTS), "What compact manifests leave out."),
         optional("kubernetes", Form::Object(&KUBERNETES), "What the daemon itself asks of a cluster."),
         optional("production", Form::Object(&PRODUCTION), "What belongs to production, and so to no drill."),
         optional(
@@ -313,40 +276,6 @@ static CONFIG: Shape = Shape {
             "Which old runs are forgotten. Default: none. What owes something and each drill's last success stay.",
         ),
     ],
-};
-
-static COMPACT: Shape = Shape {
-    choice: Choice::Any,
-    keys: &[
-        optional("backups", Form::Text(&rule::PATH), "The directory that `backup_snapshot` is a path beneath."),
-        optional(
-            "trustedKeys",
-            Form::List {
-                item: &Form::Object(&TRUSTED_KEY),
-                if_empty: Some(IfEmpty {
-                    message: "`trustedKeys` is empty: without a key no backup can be told from a forged one",
-                    hint: "name the public key of whoever signs, such as { file: keys/backup.pub }",
-                }),
-            },
-            "Public keys; each backup must be signed by one of them.",
-        ),
-        optional(
-            "images",
-            Form::Map { key: &MAJOR, value: &Form::Text(&rule::IMAGE) },
-            "By major: the image of a manifest whose `db_engine` names one. Default: that of `kubernetes`.",
-        ),
-        optional("kubernetes", Form::Object(&kubernetes::KUBERNETES), "As `isolation.kubernetes` of a drill file."),
-        optional("vault", Form::Object(&vault::VAULT), "As `credentials.vault` of a drill file."),
-    ],
-};
-
-static MAJOR: TextRule = TextRule {
-    check: |text| match text.parse::<u32>() {
-        Ok(9..=99) => Ok(()),
-        _ => Err(Complaint::new(format!("`{text}` is not a major version of PostgreSQL")).hint("such as \"15\": …")),
-    },
-    pattern: Some("^[1-9][0-9]?$"),
-    example: "\"15\"",
 };
 
 static KUBERNETES: Shape = Shape {

@@ -6,21 +6,20 @@ use super::problem::{Problem, Problems};
 use super::rule::{self, Complaint, TextRule};
 use super::shape::{Choice, Form, LARGEST, MIB, Shape, duration, not_yet, optional, required};
 use super::tree::Node;
+use super::value::{self, Get, number, size};
 use crate::network::{self, MOST_TARGETS, Target};
 use crate::spec::{Claim, Kubernetes};
-use crate::unit;
 
 const DEFAULT_MEMORY: u64 = 1 << 30;
 const DEFAULT_DISK: u64 = 8 << 30;
-const DEFAULT_PORT: u16 = 5432;
+pub(super) const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_PROBE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// None where form has said what is missing.
 pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
-    let text = |name| node.get(name).and_then(Node::text).map(str::to_owned);
+    let text = |name| value::text(Some(node), name).map(str::to_owned);
     let limits = node.get("limits");
-    let size = |of: Option<&Node>, name| unit::parse_size(of?.get(name)?.written()?).ok();
-    let claim = node.get("storage").and_then(|storage| storage.get("claim"));
+    let claim = node.get("storage").get("claim");
     let orchestrator = node.get("orchestratorCidr");
     let asked = Kubernetes {
         context: text("context"),
@@ -28,17 +27,13 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
         muster_image: text("musterImage")?,
         memory: size(limits, "memory").unwrap_or(DEFAULT_MEMORY),
         disk: size(limits, "disk").unwrap_or(DEFAULT_DISK),
-        cpu_millis: limits.and_then(|limits| limits.get("cpuMillis")?.whole()?.try_into().ok()),
+        cpu_millis: number(limits, "cpuMillis"),
         production: targets(node.get("production"), problems),
         orchestrator: orchestrator.and_then(Node::text).and_then(|text| network::network(text).ok()),
-        probe_interval: text("probeInterval")
-            .and_then(|text| unit::parse_duration(&text).ok())
-            .unwrap_or(DEFAULT_PROBE_INTERVAL),
-        claim: claim.and_then(|claim| {
-            let storage_class = claim.get("storageClass").and_then(Node::text).map(str::to_owned);
-            Some(Claim { storage_class, size: size(Some(claim), "size")? })
-        }),
-        port: node.get("port").and_then(Node::whole).and_then(|port| port.try_into().ok()).unwrap_or(DEFAULT_PORT),
+        probe_interval: value::duration(Some(node), "probeInterval").unwrap_or(DEFAULT_PROBE_INTERVAL),
+        claim: size(claim, "size")
+            .map(|size| Claim { storage_class: value::text(claim, "storageClass").map(str::to_owned), size }),
+        port: number(Some(node), "port").unwrap_or(DEFAULT_PORT),
         doorway: node.get("doorway").and_then(|node| doorway::read(node, problems)),
     };
     if let (Some(given), Some(production)) = (orchestrator, asked.orchestrated_production()) {
@@ -58,6 +53,9 @@ pub(super) fn targets(node: Option<&Node>, problems: &mut Problems) -> Vec<Targe
     }
     items.iter().filter_map(Node::text).filter_map(|text| text.parse().ok()).collect()
 }
+
+/// Nobody inside may listen below.
+pub(super) const PORT: Form = Form::Whole { min: 1_024, max: 65_535 };
 
 pub(super) static KUBERNETES: Shape = Shape {
     choice: Choice::Any,
@@ -95,11 +93,7 @@ pub(super) static KUBERNETES: Shape = Shape {
             Form::Object(&STORAGE),
             "Where the restored databases lie. Default: on the node's own disk.",
         ),
-        optional(
-            "port",
-            Form::Whole { min: 1_024, max: 65_535 },
-            "The port of the database in the sandbox's own network. Default: 5432.",
-        ),
+        optional("port", PORT, "The port of the database in the sandbox's own network. Default: 5432."),
         optional(
             "doorway",
             Form::Object(&doorway::DOORWAY),

@@ -16,6 +16,7 @@ mod schema;
 mod self_test;
 mod shape;
 mod tree;
+mod value;
 mod vault;
 
 pub use compact::{full, is_compact};

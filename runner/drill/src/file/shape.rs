@@ -215,13 +215,7 @@ static SOURCE: Shape = Shape {
         ),
         usual(
             "trustedKeys",
-            Form::List {
-                item: &Form::Object(&TRUSTED_KEY),
-                if_empty: Some(IfEmpty {
-                    message: "`trustedKeys` is empty: without a key no backup can be told from a forged one",
-                    hint: "name the public key of whoever signs, such as { file: keys/backup.pub }",
-                }),
-            },
+            trusted_keys("name the public key of whoever signs, such as { file: keys/backup.pub }"),
             "Public keys; the manifest, or the dump, must be signed by one of them.",
         ),
         optional(
@@ -245,7 +239,15 @@ static SOURCE: Shape = Shape {
     ],
 };
 
-pub(super) static TRUSTED_KEY: Shape = Shape {
+/// `hint` is for a list that is empty.
+pub(super) const fn trusted_keys(hint: &'static str) -> Form {
+    let message = "`trustedKeys` is empty: without a key no backup can be told from a forged one";
+    Form::List { item: &ONE_KEY, if_empty: Some(IfEmpty { message, hint }) }
+}
+
+static ONE_KEY: Form = Form::Object(&TRUSTED_KEY);
+
+static TRUSTED_KEY: Shape = Shape {
     choice: Choice::ExactlyOne,
     keys: &[
         optional("file", Form::Text(&rule::PATH), "A minisign public key file, relative to the drill file."),
@@ -260,13 +262,7 @@ static FALLBACK: Shape = Shape {
         required("manifest", Form::Text(&rule::MANIFEST_PATH), "Path of the copy's manifest.json."),
         optional(
             "trustedKeys",
-            Form::List {
-                item: &Form::Object(&TRUSTED_KEY),
-                if_empty: Some(IfEmpty {
-                    message: "`trustedKeys` is empty: without a key no backup can be told from a forged one",
-                    hint: "leave it out for the keys of the primary",
-                }),
-            },
+            trusted_keys("leave it out for the keys of the primary"),
             "Public keys of this place. Default: those of the primary.",
         ),
     ],

@@ -6,20 +6,20 @@ use super::problem::{Problem, Problems};
 use super::rule::{self, Complaint, TextRule};
 use super::shape::{Choice, DAY, Form, Shape, duration, optional, required, usual};
 use super::tree::Node;
+use super::value;
 use crate::secret::SecretSource;
 use crate::spec::{Vault, VaultAuth};
 use crate::unit;
 
-const DEFAULT_TTL: Duration = Duration::from_mins(15);
+pub(super) const DEFAULT_TTL: Duration = Duration::from_mins(15);
 const DEFAULT_MOUNT: &str = "database";
 const DEFAULT_PATH: &str = "muster";
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// None where form was wrong; `problems` says why.
 pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Vault> {
-    let written = |name| node.get(name).and_then(Node::text).and_then(|text| unit::parse_duration(text).ok());
-    let ttl = written("ttl").unwrap_or(DEFAULT_TTL);
-    let max_ttl = written("maxTtl").unwrap_or(DAY);
+    let ttl = value::duration(Some(node), "ttl").unwrap_or(DEFAULT_TTL);
+    let max_ttl = value::duration(Some(node), "maxTtl").unwrap_or(DAY);
     if let (true, Some(given)) = (max_ttl < ttl, node.get("maxTtl")) {
         let message = format!("`maxTtl` is shorter than `ttl`, which is {}", unit::duration(ttl));
         problems.push(Problem::at(given.place, message).hint("raise `maxTtl`, or shorten `ttl`"));
@@ -56,7 +56,7 @@ fn auth(node: &Node) -> Option<VaultAuth> {
 }
 
 fn text(node: &Node, name: &str) -> Option<String> {
-    node.get(name).and_then(Node::text).map(str::to_owned)
+    value::text(Some(node), name).map(str::to_owned)
 }
 
 pub(super) static VAULT: Shape = Shape {
