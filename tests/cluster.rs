@@ -114,6 +114,15 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Waits for it to be so.
+    #[track_caller]
+    pub fn assert_node_comes_back(&self) {
+        within(60, "the node is itself again", || {
+            let ready = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"];
+            self.try_kubectl(&ready, "").status.success().then_some(())
+        });
+    }
+
     /// One of the scripts beside the cluster.
     #[track_caller]
     pub fn script(&self, name: &str, arguments: &[&str]) -> String {

@@ -91,10 +91,7 @@ fn a_cluster_that_stumbles_is_no_verdict_on_the_backup_and_leaves_nothing() {
         let run = running.wait();
         let result = run.result();
         assert_ne!(result["verdict"], "failed", "{program}: {result}");
-        within(60, "the node is itself again", || {
-            let ready = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"];
-            world.cluster.try_kubectl(&ready, "").status.success().then_some(())
-        });
+        world.cluster.assert_node_comes_back();
         world.muster(&["reap"]).expect(0);
         world.assert_nothing_left();
     }

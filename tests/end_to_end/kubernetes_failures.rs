@@ -132,10 +132,7 @@ fn a_kubelet_that_is_killed_in_the_middle_of_a_restore_is_no_verdict() {
     world.cluster.script("signal", &["kubelet", "KILL"]);
     let run = to_the_end(running);
     assert_ne!(run.result()["verdict"], "failed", "{}", run.result());
-    within(60, "the node is itself again", || {
-        let ready = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"];
-        world.cluster.try_kubectl(&ready, "").status.success().then_some(())
-    });
+    world.cluster.assert_node_comes_back();
     world.muster(&["reap"]).expect(0);
     world.assert_nothing_left();
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use whole_program::{Cluster, Vault};
 
 use crate::kubernetes_drill::World;
+use crate::vault::assert_leased_and_revoked;
 
 /// From where this machine's Vault reaches pods.
 const VAULT_COMES_FROM: &str = "10.251.255.1";
@@ -29,22 +30,12 @@ fn a_vault_that_trusts_the_cluster_leases_the_login_of_a_drill_in_it() {
     world.place.write("service-account", &login.token(&login.name, "vault"));
     let run = world.run_text(&drill).expect(0);
     assert_eq!(run.result()["reason"], "proven", "{}", run.result());
-    let lease = &run.events("lease")[0]["leases"][0];
-    let id = lease["id"].as_str().unwrap();
-    assert!(id.starts_with("database/creds/muster-shop-"), "{id}");
-    let released = run.events("released");
-    let released = released.iter().find(|released| released["resource"] == "lease").unwrap().to_string();
-    assert!(
-        released.contains(&format!("lease {id} revoked")) && released.contains("login refused with 28000"),
-        "{released}"
-    );
+    assert_leased_and_revoked(&run);
     let proofs = run.events("isolation");
     assert!(proofs.iter().any(|proof| proof.to_string().contains("after the doorway was closed")), "{proofs:?}");
     let evidence = fs::read_to_string(run.result()["evidence"]["path"].as_str().unwrap()).unwrap();
     assert!(!run.stdout.contains("PRIVATE KEY") && !evidence.contains("PRIVATE KEY"));
-    for path in ["sys/leases/lookup/database/creds", "database/roles", "database/config"] {
-        assert_eq!(vault.list(path), "", "{path}");
-    }
+    vault.assert_no_lease_left();
     assert_eq!(vault.list("sys/leases/lookup/auth/kubernetes/login"), "", "a token of muster's is left");
     world.assert_nothing_left();
 }

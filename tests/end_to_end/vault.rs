@@ -2,7 +2,7 @@
 use std::fs;
 
 use rustix::process::Signal;
-use whole_program::{Daemon, Muster, Place, Vault, muster, sample};
+use whole_program::{Daemon, Finished, Muster, Place, Vault, muster, sample};
 
 #[test]
 fn a_vault_leases_the_login_and_nothing_of_it_is_left() {
@@ -13,15 +13,7 @@ fn a_vault_leases_the_login_and_nothing_of_it_is_left() {
     vault.assert_nothing_left();
     place.assert_nothing_left();
 
-    let lease = &run.events("lease")[0]["leases"][0];
-    let id = lease["id"].as_str().unwrap();
-    assert!(id.starts_with("database/creds/muster-shop-"), "{id}");
-    let released = run.events("released");
-    let released = released.iter().find(|released| released["resource"] == "lease").unwrap().to_string();
-    assert!(
-        released.contains(&format!("lease {id} revoked")) && released.contains("login refused with 28000"),
-        "{released}"
-    );
+    assert_leased_and_revoked(&run);
     let proofs = run.events("isolation");
     for when in ["(after the doorway was closed)", "(after the lease was revoked)"] {
         assert!(proofs.iter().any(|proof| proof.to_string().contains(when)), "{when}: {proofs:?}");
@@ -30,6 +22,20 @@ fn a_vault_leases_the_login_and_nothing_of_it_is_left() {
     let evidence = fs::read_to_string(run.result()["evidence"]["path"].as_str().unwrap()).unwrap();
     assert!(
         !run.stdout.contains(secret.trim()) && !run.stderr.contains(secret.trim()) && !evidence.contains(secret.trim())
+    );
+}
+
+/// That the run of `shop` had a lease, and that its end was seen in Vault and in the database.
+#[track_caller]
+pub(crate) fn assert_leased_and_revoked(run: &Finished) {
+    let lease = &run.events("lease")[0]["leases"][0];
+    let id = lease["id"].as_str().unwrap();
+    assert!(id.starts_with("database/creds/muster-shop-"), "{id}");
+    let released = run.events("released");
+    let released = released.iter().find(|released| released["resource"] == "lease").unwrap().to_string();
+    assert!(
+        released.contains(&format!("lease {id} revoked")) && released.contains("login refused with 28000"),
+        "{released}"
     );
 }
 
