@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
-use crate::isolation::kubernetes::client_for_lease;
+use crate::isolation::kubernetes::{ANSWERS, client_for_lease};
 
 pub struct KubernetesGuard {
     leases: Api<Lease>,
@@ -41,7 +41,7 @@ impl KubernetesGuard {
         let tried = format!("{verb} {}", self.name());
         let late = |_| {
             let message = format!("{tried}: the API server did not answer in {} ms", self.patience.as_millis());
-            Stop::new(Reason::Internal, message).advise("see whether the cluster answers: kubectl get --raw /readyz")
+            Stop::new(Reason::Internal, message).advise(ANSWERS)
         };
         match tokio::time::timeout(self.patience, work).await.map_err(late)? {
             Ok(answer) => Ok(Ok(answer)),

@@ -184,7 +184,8 @@ where
     }
 }
 
-const ANSWERS: &str = "see whether the cluster answers: kubectl get --raw /readyz";
+/// What to do about a server that does not answer.
+pub(crate) const ANSWERS: &str = "see whether the cluster answers: kubectl get --raw /readyz";
 
 /// A server that is in trouble, or not there for a moment; not one that says no.
 fn may_pass(error: &kube::Error) -> bool {

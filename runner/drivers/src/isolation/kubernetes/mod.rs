@@ -22,6 +22,8 @@ mod sandbox;
 mod volumes;
 mod watch;
 
+pub(crate) use cluster::ANSWERS;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -10,6 +10,8 @@ use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::local::tree;
+
 const CLUSTER: &str = "cluster.json";
 const OWNER: &str = "owner";
 const STAGING: &str = "staging";
@@ -103,18 +105,9 @@ impl Records {
         let mut found = false;
         for path in [self.path.join(format!(".tmp-{run}")), self.run(run)] {
             let until = Instant::now() + REMOVAL;
-            let removed = loop {
-                match std::fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < until => {}
-                    other => break other,
-                }
-            };
-            match removed {
+            match tree::remove_path(&path, &|| Instant::now() < until) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => {
-                    other.or_stop(Reason::Internal, format!("removing {}", path.display()))?;
-                    found = true;
-                }
+                removed => found |= removed.or_stop(Reason::Internal, format!("removing {}", path.display()))? > 0,
             }
         }
         Ok(found)

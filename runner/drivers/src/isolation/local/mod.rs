@@ -21,7 +21,7 @@ mod seccomp;
 mod spawn;
 mod sys;
 mod template;
-mod tree;
+pub(super) mod tree;
 mod watch;
 
 use std::ops::RangeInclusive;

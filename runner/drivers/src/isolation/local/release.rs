@@ -1,8 +1,6 @@
 //! Removes what a run holds, from its name alone where need be, and looks until it is gone.
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use drill::id::RunId;
@@ -74,11 +72,9 @@ pub(super) fn processes(
 /// Blocks. `go_on` may end it between two files.
 pub(super) fn storage(shared: &Shared, run: &RunId, go_on: &dyn Fn() -> bool) -> Result<ReleaseProof, Stop> {
     let tried = || format!("removing {}", shared.root.run(run).path.display());
-    let remove = |parent: std::path::PathBuf, name: String| -> std::io::Result<u64> {
-        tree::remove(File::open(parent)?.as_fd(), &CString::new(name)?, go_on)
-    };
-    remove(shared.root.cache(), format!(".tmp-{run}")).or_stop(Reason::Internal, tried())?;
-    match remove(shared.root.runs(), run.to_string()).or_stop(Reason::Internal, tried())? {
+    let remove = |path: &Path| tree::remove_path(path, go_on).or_stop(Reason::Internal, tried());
+    remove(&shared.root.cache().join(format!(".tmp-{run}")))?;
+    match remove(&shared.root.runs().join(run.to_string()))? {
         0 => Ok(ReleaseProof::of("no directory was found")),
         entries => Ok(ReleaseProof::of(format!("directory removed, {entries} entries"))),
     }

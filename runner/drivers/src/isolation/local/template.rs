@@ -1,5 +1,4 @@
 //! Data directories that are made once and copied for each run.
-use std::ffi::CString;
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -99,9 +98,7 @@ fn remove_older(cached: &Path) -> std::io::Result<()> {
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let name = CString::new(name.as_encoded_bytes())?;
-    tree::remove(File::open(parent)?.as_fd(), &name, &|| true).map(drop)
+    tree::remove_path(path, &|| true).map(drop)
 }
 
 #[cfg(test)]

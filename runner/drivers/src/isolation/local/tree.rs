@@ -3,6 +3,8 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -20,9 +22,15 @@ pub(super) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg) ->
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
+/// [`remove`] of what has a path. Its directory must be there.
+pub(in crate::isolation) fn remove_path(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<u64> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
+    remove(File::open(parent)?.as_fd(), &CString::new(name.as_bytes())?, go_on)
+}
+
 /// Removes `name` in `parent` with all that is in it, and says how many entries that were. Absent is fine (0). `go_on` is asked
 /// often and may end it. Somebody may still write: what appears meanwhile goes, too, and nothing can appear in what is gone.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr, go_on: &dyn Fn() -> bool) -> io::Result<u64> {
+fn remove(parent: BorrowedFd<'_>, name: &CStr, go_on: &dyn Fn() -> bool) -> io::Result<u64> {
     let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(0),
         other => other?,

@@ -13,16 +13,17 @@ use crate::isolation::local::inside::relay;
 pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let [own, database] = arguments else { return Err(not_to_be_typed()) };
-    let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
-    let listener = TcpListener::bind(SocketAddr::new(own_address()?, port(own)?))?;
-    relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port(database)?)))?;
+    relay_to(own, database)?;
     frame::write(&mut io::stdout(), frame::RESULT, b"")?;
     // An input that breaks off has ended, too.
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn own_address() -> io::Result<IpAddr> {
-    let address = std::env::var("POD_IP").map_err(io::Error::other)?;
-    address.parse().map_err(io::Error::other)
+/// From a port of the pod's own address to one of its loopback.
+pub(super) fn relay_to(own: &str, database: &str) -> io::Result<()> {
+    let address: IpAddr = std::env::var("POD_IP").map_err(io::Error::other)?.parse().map_err(io::Error::other)?;
+    let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
+    let listener = TcpListener::bind(SocketAddr::new(address, port(own)?))?;
+    relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port(database)?)))
 }

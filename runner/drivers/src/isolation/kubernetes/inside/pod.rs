@@ -11,9 +11,8 @@ use std::time::Duration;
 use rustix::process::{DumpableBehavior, WaitOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::doorway::own_address;
+use super::doorway::relay_to;
 use super::not_to_be_typed;
-use crate::isolation::local::inside::relay;
 use crate::isolation::local::inside::users;
 
 /// Before the database's container starts: muster's program, which nobody there may read, its
@@ -77,10 +76,7 @@ fn open(arguments: &[String]) -> io::Result<()> {
     let port = |text: &str| text.parse::<u16>().map_err(io::Error::other);
     match words[..] {
         ["wait"] => Ok(()),
-        ["relay", own, database] => {
-            let listener = TcpListener::bind(SocketAddr::new(own_address()?, port(own)?))?;
-            relay::serve(move || Ok(listener.accept()?.0), SocketAddr::from((Ipv4Addr::LOCALHOST, port(database)?)))
-        }
+        ["relay", own, database] => relay_to(own, database),
         ["listen", own] => {
             let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(own)?));
             let (tcp, udp) = (TcpListener::bind(any)?, UdpSocket::bind(any)?);
