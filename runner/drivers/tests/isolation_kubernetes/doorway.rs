@@ -1,10 +1,13 @@
 //! Who gets in while a doorway is open, and that nobody does after it.
-use std::net::{IpAddr, SocketAddr};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
-use drill::port::Doorway;
+use drill::id::RunId;
+use drill::port::{Doorway, PROGRAM};
 use drill::spec::{Kubernetes, Visitor};
 use drill::verdict::Reason;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -16,7 +19,12 @@ use crate::support::{Held, Place, TestFn, asked, client, run_id};
 use crate::test;
 
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
-    vec![test!(a_doorway_for_pods_lets_in_those_pods), test!(a_doorway_that_somebody_widens_ends_the_run)]
+    vec![
+        test!(a_doorway_for_pods_lets_in_those_pods),
+        test!(a_doorway_that_somebody_widens_ends_the_run),
+        test!(whoever_stands_in_a_doorway_is_cut_when_it_closes),
+        test!(a_doorway_whose_end_nobody_saw_is_not_called_closed),
+    ]
 }
 
 /// This machine's address, as pods see it.
@@ -24,13 +32,7 @@ const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 251, 255, 1));
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 async fn a_doorway_for_pods_lets_in_those_pods(place: Place) {
-    let run = run_id();
-    let visitor = Visitor::Pods {
-        namespace: format!("dr-witness-{run}"),
-        labels: [("muster.dev/run".to_owned(), run.to_string())].into(),
-    };
-    let held =
-        place.asking(Kubernetes { doorway: Some(visitor), ..asked() }).try_sandbox(&run).await.expect("provisioned");
+    let held = for_visitor(&place, witness).await;
     let doorway = held.sandbox.open_doorway().await.expect("a doorway");
     let address = address_of(doorway.as_ref());
     let mut reached = false;
@@ -50,7 +52,7 @@ async fn a_doorway_for_pods_lets_in_those_pods(place: Place) {
 }
 
 async fn a_doorway_that_somebody_widens_ends_the_run(place: Place) {
-    let held = for_visitor(&place, Visitor::Addresses(vec![HERE])).await;
+    let held = for_visitor(&place, |_| Visitor::Addresses(vec![HERE])).await;
     let doorway = held.sandbox.open_doorway().await.expect("a doorway");
     let wider = json!({ "spec": { "ingress": [{}] } });
     let policies = policies(&held).await;
@@ -62,8 +64,42 @@ async fn a_doorway_that_somebody_widens_ends_the_run(place: Place) {
     held.release().await;
 }
 
-async fn for_visitor(place: &Place, visitor: Visitor) -> Held {
-    place.asking(Kubernetes { doorway: Some(visitor), ..asked() }).sandbox().await
+async fn whoever_stands_in_a_doorway_is_cut_when_it_closes(place: Place) {
+    let held = for_visitor(&place, witness).await;
+    let doorway = held.sandbox.open_doorway().await.expect("a doorway");
+    let mut server = stays(&held);
+    let mut visitor = Visit::of(&held, address_of(doorway.as_ref()));
+    assert_eq!(visitor.says(), "in");
+    doorway.close().await.expect("closed");
+    assert_eq!(visitor.says(), "out");
+    server.kill().expect("ended");
+    server.wait().expect("ended");
+    held.release().await;
+}
+
+async fn a_doorway_whose_end_nobody_saw_is_not_called_closed(place: Place) {
+    let held = for_visitor(&place, witness).await;
+    let doorway = held.sandbox.open_doorway().await.expect("a doorway");
+    // What carries the runner's stream to the pod.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/cluster/signal");
+    assert!(Command::new(script).args(["kubelet", "KILL"]).status().expect("it starts").success());
+    let stop = doorway.close().await.expect_err("it may be open");
+    assert_eq!(stop.reason, Reason::IsolationUnproven);
+    assert!(stop.message.contains("nobody knows whether the relay in the sandbox ended"), "{stop:?}");
+    held.release().await;
+}
+
+fn witness(run: &RunId) -> Visitor {
+    Visitor::Pods {
+        namespace: format!("dr-witness-{run}"),
+        labels: [("muster.dev/run".to_owned(), run.to_string())].into(),
+    }
+}
+
+async fn for_visitor(place: &Place, visitor: impl FnOnce(&RunId) -> Visitor) -> Held {
+    let run = run_id();
+    let doorway = Some(visitor(&run));
+    place.asking(Kubernetes { doorway, ..asked() }).try_sandbox(&run).await.expect("provisioned")
 }
 
 async fn policies(held: &Held) -> Api<NetworkPolicy> {
@@ -72,6 +108,86 @@ async fn policies(held: &Held) -> Api<NetworkPolicy> {
 
 fn address_of(doorway: &dyn Doorway) -> SocketAddr {
     format!("{}:{}", doorway.host(), doorway.port()).parse().expect("an address")
+}
+
+/// One of this program's commands in a pod.
+fn exec(namespace: &str, pod: &str, arguments: &[&str]) -> Command {
+    let kubeconfig = std::env::var("KUBECONFIG").expect("in a cluster");
+    let kubectl = Path::new(&kubeconfig).parent().expect("a folder").with_file_name("bin").join("kubectl");
+    let mut command = Command::new(kubectl);
+    command.args(["-n", namespace, "exec", pod, "--", PROGRAM]).args(arguments);
+    command
+}
+
+/// Where the database's server would be, one that keeps every connection.
+fn stays(held: &Held) -> Child {
+    exec(&held.namespace(), "database", &[STAY]).stdout(Stdio::null()).spawn().expect("kubectl starts")
+}
+
+/// A connection through a doorway, from the pod that it is for.
+struct Visit {
+    command: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Visit {
+    fn of(held: &Held, address: SocketAddr) -> Self {
+        let mut command = exec(&format!("dr-witness-{}", held.run), "witness", &[VISIT, &address.to_string()]);
+        let mut command = command.stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let said = BufReader::new(command.stdout.take().expect("piped")).lines();
+        Self { command, said }
+    }
+
+    fn says(&mut self) -> String {
+        self.said.next().expect("it has not ended").expect("a line")
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let _ = self.command.kill();
+        let _ = self.command.wait();
+    }
+}
+
+const STAY: &str = "test-stay";
+const VISIT: &str = "test-visit";
+/// Longer than any of these tests needs, and then the command in the pod ends.
+const STANDS: Duration = Duration::from_secs(90);
+
+pub(crate) fn in_a_pod(arguments: &[OsString]) -> Option<ExitCode> {
+    let arguments: Vec<&str> = arguments.iter().filter_map(|one| one.to_str()).collect();
+    match arguments.as_slice() {
+        [STAY] => stay(),
+        [VISIT, address] => visit(address.parse().expect("an address")),
+        _ => return None,
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn stay() {
+    let listener = TcpListener::bind(("127.0.0.1", 5432)).expect("the port is free");
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    std::thread::sleep(STANDS);
+}
+
+/// Says when it is in, and when it is out again. The policy and the server may take a moment to let it in.
+fn visit(address: SocketAddr) {
+    let until = Instant::now() + STANDS;
+    let stream = loop {
+        assert!(Instant::now() < until, "nobody let it in");
+        let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { continue };
+        if stands(&stream, Duration::from_secs(1)) {
+            break stream;
+        }
+    };
+    println!("in");
+    println!("{}", if stands(&stream, STANDS) { "still in" } else { "out" });
+}
+
+fn stands(mut stream: &TcpStream, so_long: Duration) -> bool {
+    stream.set_read_timeout(Some(so_long)).expect("a timeout");
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,11 +205,7 @@ impl Pod {
             Self::Stranger => (held.namespace(), "stranger"),
         };
         let question = json!([{ "name": "it", "address": address, "datagram": false }]).to_string();
-        let kubeconfig = std::env::var("KUBECONFIG").expect("in a cluster");
-        let kubectl = Path::new(&kubeconfig).parent().expect("a folder").with_file_name("bin").join("kubectl");
-        let mut command = Command::new(kubectl);
-        command.args(["-n", &namespace, "exec", pod, "--", "/muster", "pod-reach", &question]);
-        let output = command.output().expect("kubectl starts");
+        let output = exec(&namespace, pod, &["pod-reach", &question]).output().expect("kubectl starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let seen: Value = serde_json::from_slice(&output.stdout).expect("an answer");
         seen["open"].as_bool().expect("yes or no")

@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == "agent") {
         return lifecycle::agent();
     }
+    if let Some(code) = doorway::in_a_pod(&arguments) {
+        return code;
+    }
     if arguments.first().is_some_and(|first| first == "--list") {
         return ExitCode::SUCCESS;
     }

@@ -107,7 +107,9 @@ impl Doorway for PolicyDoorway {
         let (ended, gone) = tokio::join!(end(self.relay()), way_in.no_policy());
         ended.and(gone).map_err(|stop| {
             let message = format!("closing the doorway to the sandbox's database: {}", stop.message);
-            Stop { message, reason: Reason::IsolationBreached, ..stop }
+            let is_unknown = stop.reason == Reason::IsolationUnproven;
+            let reason = if is_unknown { stop.reason } else { Reason::IsolationBreached };
+            Stop { message, reason, ..stop }
         })?;
         self.way_in = None;
         Ok(())
@@ -128,12 +130,16 @@ impl Drop for PolicyDoorway {
     }
 }
 
-/// Its output ends when the process does, and its connections with it.
+/// Its connections end with the process.
 async fn end(relay: Option<Channel>) -> Result<(), Stop> {
     let Some(mut relay) = relay else { return Ok(()) };
     drop(relay.take_input());
     match timeout(CLOSE, relay.next()).await {
-        Ok(Err(_)) => Ok(()),
+        Ok(Err(_)) if relay.has_ended().await => Ok(()),
+        Ok(Err(stop)) => {
+            let message = format!("nobody knows whether the relay in the sandbox ended: {}", stop.message);
+            Err(Stop { message, reason: Reason::IsolationUnproven, ..stop })
+        }
         Ok(Ok(_)) => Err(Stop::internal("the relay in the sandbox spoke when it was to end")),
         Err(_) => Err(Stop::internal(format!("the relay in the sandbox did not end in {} s", CLOSE.as_secs()))),
     }
