@@ -149,6 +149,7 @@ async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
             place.isolation.release(&run, resource, None).await.expect("released");
         }
         assert_eq!(processes(&run), 0, "after {patience} ms");
+        assert_eq!(place.isolation.leftovers().await.expect("looked"), [], "after {patience} ms");
     }
 }
 

@@ -3,18 +3,20 @@
 use drill::port::{Credentials as _, Lease, LeaseRequest};
 use drill::spec::Vault;
 use drill::stop::Stop;
+use drill::verdict::Reason;
 use drivers::credentials::vault::VaultCredentials;
 use reqwest::Method;
 use serde_json::json;
 
 use super::place::{Place, credentials_of};
 use super::{database, request};
-use crate::{Running, TestFn, test};
+use crate::{Running, TestFn, ask, test};
 
 pub(super) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(what_a_vault_in_trouble_does_not_revoke_is_owed_and_the_login_is_refused_all_the_same),
         test!(a_vault_that_comes_back_while_muster_asks_is_no_trouble),
+        test!(a_vault_that_answers_500_is_asked_again_and_then_told_of),
         test!(leases_of_a_database_that_is_gone_are_forgotten_and_that_is_said),
         test!(a_database_that_died_is_not_waited_for),
         test!(a_lease_that_somebody_else_revoked_is_gone),
@@ -151,6 +153,27 @@ async fn a_vault_that_comes_back_while_muster_asks_is_no_trouble() {
     let (revoked, ()) = tokio::join!(revoke, unsealed);
     revoked.expect("asked again until it answered");
     held.end().await;
+}
+
+async fn a_vault_that_answers_500_is_asked_again_and_then_told_of() {
+    let (place, running) = (Place::new().await, database().await);
+    let writable = |how: &str| format!("ALTER DATABASE template1 SET default_transaction_read_only = {how}");
+    // Vault gets in there, and then can make no user.
+    ask(running.server.as_ref(), "postgres", &writable("on")).await;
+    let (vault, request) = (place.credentials(), request("broken"));
+    let asked = std::time::Instant::now();
+    let stop = vault.issue(&request, running.inside()).await.expect_err("nobody can be made");
+    assert_eq!((stop.reason, stop.cause.as_deref()), (Reason::Credentials, Some("server-error")));
+    assert!(stop.message.contains("it answered 500") && stop.message.contains("read-only transaction"), "{stop}");
+    assert!(asked.elapsed() > std::time::Duration::from_secs(5), "a 500 may pass: it is asked again");
+    vault.revoke(&request, None, Some(running.inside())).await.expect("nothing is left to revoke");
+    place.assert_clean_after(&[&vault], &request.run).await;
+
+    ask(running.server.as_ref(), "postgres", &writable("off")).await;
+    let lease = vault.issue(&request, running.inside()).await.expect("a lease");
+    vault.revoke(&request, Some(&lease), Some(running.inside())).await.expect("revoked");
+    place.assert_clean_after(&[&vault], &request.run).await;
+    running.end().await;
 }
 
 async fn leases_of_a_database_that_is_gone_are_forgotten_and_that_is_said() {
