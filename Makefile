@@ -24,7 +24,7 @@ demo: build ## a real backup: captured, drilled, damaged, refused (under three m
 
 test: lint build services ## everything: formatting, lints, and all tests against real servers, sandboxes and (as root) a real cluster
 	tests/services/cluster/with cargo test --locked --workspace
-	tests/services/cluster/with --cni ptp cargo test --locked --package whole-program --test end_to_end nobody_enforces
+	tests/services/cluster/with --cni ptp cargo test --locked --workspace --test end_to_end nobody_enforces
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
 
 test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event

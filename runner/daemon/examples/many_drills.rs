@@ -2,8 +2,8 @@
 //! rows of a Markdown table. `scripts/bench-daemon` runs it; build it with `--release`, or its times say nothing.
 //!
 //! `many_drills schedule DIRECTORY` measures lag, idle CPU and memory. `many_drills fill DIRECTORY` then fills the store of that
-//! directory with copies of its runs, for a minute or so; say it again until it says that it is full. `many_drills records
-//! DIRECTORY` measures what a restart and a look at it take.
+//! directory with copies of its runs, once, and has it checked. `many_drills records DIRECTORY` measures what a restart and a
+//! look at it take.
 #![expect(clippy::print_stdout, reason = "a table on standard output is all that it makes")]
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -29,12 +29,15 @@ use muster::executor::{Cancel, Ended, Observer, Update};
 use muster::feed::Feed;
 use muster::http::{App, Server};
 use muster::metrics::{Metrics, Timed};
+use rusqlite::params;
 use tokio_util::sync::CancellationToken;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Runs at one time.
 const SLOTS: u32 = 32;
+/// Runs that are copied in one transaction, so that the log beside the database stays small.
+const BATCH: i64 = 1_000;
 /// Nothing here takes so long that it is not given up.
 const PATIENCE: Duration = Duration::from_mins(15);
 
@@ -47,7 +50,7 @@ async fn main() -> Outcome<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["schedule", directory] => schedule(Path::new(directory)).await,
-        ["fill", directory] => fill(Path::new(directory)),
+        ["fill", directory] => fill(Path::new(directory)).await,
         ["records", directory] => records(Path::new(directory)).await,
         _ => Err("say `schedule DIRECTORY`, `fill DIRECTORY` or `records DIRECTORY`".into()),
     }
@@ -128,59 +131,87 @@ async fn records(directory: &Path) -> Outcome<()> {
     daemon.stop().await
 }
 
-/// Copies of the runs that are there, under other ids and at earlier times, a transaction for each copy of all of them, so that
-/// the log beside the database stays as small as one.
-fn fill(directory: &Path) -> Outcome<()> {
+async fn fill(directory: &Path) -> Outcome<()> {
     let wanted = i64::try_from(setting("BENCH_RECORDS", 1_000_000)?)?;
-    let patience = Duration::from_secs(setting("BENCH_FILL_SECONDS", 60)?.try_into()?);
-    let begun = Instant::now();
-    let mut connection = rusqlite::Connection::open(directory.join(FILE_NAME))?;
-    connection.pragma_update(None, "synchronous", "OFF")?;
-    let last: i64 = connection.query_row(
-        "SELECT coalesce(max(CAST(substr(run, instr(run, '-copy') + 5) AS INTEGER)), 0) FROM runs WHERE run LIKE '%-copy%'",
-        [],
-        |row| row.get(0),
-    )?;
-    let originals = runs(&connection)? / (last + 1);
-    for copy in last + 1.. {
-        if runs(&connection)? + originals > wanted || originals == 0 {
-            eprintln!("full: {} runs", runs(&connection)?);
-            return Ok(());
-        }
-        if begun.elapsed() > patience {
-            eprintln!("{} of {wanted} runs; again", runs(&connection)?);
-            std::process::exit(2);
-        }
-        copy_once(&mut connection, copy)?;
-    }
+    let path = directory.join(FILE_NAME);
+    let count = copy(&mut rusqlite::Connection::open(&path)?, wanted)?;
+    // That muster takes it for its own: every page, and each ledger beside what is listed of it.
+    SqliteStore::open(&path, Mode::ReadWrite)?.check().await?;
+    eprintln!("full: {count} runs");
     Ok(())
+}
+
+/// Copies of the runs that are there, under other ids and a day earlier each. All copies of a run are written beside it, in the
+/// order of their keys, so that no run is read twice and few pages are open at a time.
+fn copy(connection: &mut rusqlite::Connection, wanted: i64) -> Outcome<i64> {
+    let copied = "SELECT EXISTS (SELECT 1 FROM runs WHERE run LIKE '%-copy%')";
+    if connection.query_row(copied, [], |row| row.get::<_, bool>(0))? {
+        return Err("this store was filled before: begin with a new one".into());
+    }
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.pragma_update(None, "cache_size", -262_144)?;
+    connection.execute("CREATE TEMP TABLE originals (run TEXT PRIMARY KEY) WITHOUT ROWID", [])?;
+    connection.execute("INSERT INTO originals SELECT run FROM runs", [])?;
+    let copies = wanted.checked_div(runs(connection)?).unwrap_or(0) - 1;
+    let part = "SELECT max(run) FROM (SELECT run FROM originals WHERE run > ?1 ORDER BY run LIMIT ?2)";
+    let mut after = String::new();
+    while copies > 0
+        && let Some(upto) = connection.query_row(part, params![after, BATCH], |row| row.get::<_, Option<String>>(0))?
+    {
+        let transaction = connection.transaction()?;
+        for (table, place) in [
+            ("runs", "originals JOIN runs AS was USING (run)"),
+            ("events", "originals JOIN events AS was USING (run)"),
+            // Slots are found by their drill.
+            (
+                "slots",
+                "originals JOIN runs USING (run) JOIN slots AS was ON was.drill = runs.drill AND was.run = originals.run",
+            ),
+        ] {
+            let (columns, values) = copied_columns(&transaction, table)?;
+            let sql = format!(
+                "WITH RECURSIVE copies (copy) AS (SELECT 1 UNION ALL SELECT copy + 1 FROM copies WHERE copy < ?3)
+                 INSERT INTO {table} ({columns}) SELECT {values} FROM {place}, copies
+                 WHERE originals.run > ?1 AND originals.run <= ?2"
+            );
+            transaction.execute(&sql, params![after, upto, copies])?;
+        }
+        transaction.commit()?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        after = upto;
+    }
+    runs(connection)
 }
 
 fn runs(connection: &rusqlite::Connection) -> Outcome<i64> {
     Ok(connection.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?)
 }
 
-fn copy_once(connection: &mut rusqlite::Connection, copy: i64) -> Outcome<()> {
-    let transaction = connection.transaction()?;
-    for table in ["runs", "events", "slots"] {
-        let mut statement = transaction.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
-        let columns = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-        // A day for each copy, and a suffix that no run of ours has.
-        let values: Vec<String> = columns
-            .iter()
-            .map(|column| match column.as_str() {
-                "run" => "run || '-copy' || ?1".to_owned(),
-                "started" | "ended" | "at" | "scheduled_for" => format!("{column} - ?1 * 86400000000000"),
-                other => other.to_owned(),
-            })
-            .collect();
-        let (columns, values) = (columns.join(", "), values.join(", "));
-        let sql = format!("INSERT INTO {table} ({columns}) SELECT {values} FROM {table} WHERE run NOT LIKE '%-copy%'");
-        transaction.execute(&sql, [copy])?;
-    }
-    transaction.commit()?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(())
+/// The columns of a table, and what stands in each of them in a copy.
+fn copied_columns(connection: &rusqlite::Connection, table: &str) -> Outcome<(String, String)> {
+    let mut statement = connection.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
+    let columns = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    // Nanoseconds stay: SQLite moves the day alone.
+    let earlier = |json: &str, path: &str| {
+        let was = format!("json_extract({json}, '{path}')");
+        format!("json_replace({json}, '{path}', date(substr({was}, 1, 10), -copy || ' days') || substr({was}, 11))")
+    };
+    let values = columns.iter().map(|column| match column.as_str() {
+        "run" => "was.run || '-copy' || copy".to_owned(),
+        "started" | "ended" | "at" | "scheduled_for" => format!("was.{column} - copy * 86400000000000"),
+        "trigger" => earlier("was.trigger", "$.scheduledFor"),
+        // The first event says who the run is and when it was due; the others say nothing of that.
+        "json" => {
+            let moved = earlier(&earlier("was.json", "$.data.at"), "$.data.trigger.scheduledFor");
+            format!(
+                "CASE was.sequence WHEN 1 THEN json_replace({moved}, '$.data.run', was.run || '-copy' || copy) \
+                 ELSE was.json END"
+            )
+        }
+        other => format!("was.{other}"),
+    });
+    let values = values.collect::<Vec<_>>().join(", ");
+    Ok((columns.join(", "), values))
 }
 
 /// The daemon's own server, asked over loopback.

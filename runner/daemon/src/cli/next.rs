@@ -126,10 +126,15 @@ fn problem(path: &Path, text: &str) -> String {
 
 fn of_paths(paths: &[PathBuf], config: Option<&Path>, now: Timestamp) -> Result<Found, Stop> {
     let (mut drills, mut problems) = (Vec::new(), Vec::new());
+    // A file reads it only where it needs it.
+    let compact = if paths.iter().any(|path| path.is_dir()) {
+        serve::in_force(config)?.and_then(|config| config.compact)
+    } else {
+        None
+    };
     for path in paths {
         if path.is_dir() {
             let path = std::path::absolute(path).or_stop(Reason::Internal, "resolving a directory's path")?;
-            let compact = serve::in_force(config)?.and_then(|config| config.compact);
             let (more, bad) = of_book(book::read(&[path], compact.as_ref(), &Book::default(), now));
             drills.extend(more);
             problems.extend(bad);
