@@ -1,5 +1,6 @@
 //! What a drill says of a backup.
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use whole_program::{Place, captured, muster, sample};
@@ -221,4 +222,48 @@ fn the_ledger_shows_the_order_that_matters() {
     assert!(at("phase-ended teardown") < at("concluded "));
     assert!(at("concluded ") < at("evidence-written "));
     assert_eq!(names.last().map(String::as_str), Some("ended "));
+}
+
+#[test]
+fn builtin_checks_are_compiled_once_and_what_somebody_changed_is_compiled_anew() {
+    let place = Place::new();
+    let checks =
+        "  checks:\n    - { name: rows, plugin: builtin:row-count }\n    - { name: objects, plugin: builtin:schema }\n";
+    let drill = sample(&place, "shop").drill_with(checks);
+    let cache = place.state().join("plugins");
+    let run = |what: &[&str]| {
+        let said: Vec<_> = muster(&place, &["run", &drill, "--output", "json"])
+            .expect(0)
+            .json()
+            .iter()
+            .filter(|line| line["type"] == "log")
+            .map(|line| (line["check"].as_str().unwrap().to_owned(), line["message"].as_str().unwrap().to_owned()))
+            .collect();
+        for (check, wanted) in ["rows", "objects"].iter().zip(what) {
+            assert!(said.iter().any(|(of, what)| of == check && what.contains(wanted)), "{check}, {wanted}: {said:?}");
+        }
+        assert!(!said.iter().any(|(_, what)| what.contains("compiled by the agent")), "{said:?}");
+    };
+    run(&["compiled ahead in", "compiled ahead in"]);
+    run(&["taken from the cache", "taken from the cache"]);
+
+    let entries = || fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+    for path in entries().filter(|path| path.extension().is_some_and(|extension| extension == "compiled")) {
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    run(&["compiled ahead in", "compiled ahead in"]);
+    run(&["taken from the cache", "taken from the cache"]);
+
+    // What others may write to is of no use, and no reason to stop either.
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    let finished = muster(&place, &["run", &drill, "--output", "json"]).expect(0);
+    let said: Vec<_> = finished.json().into_iter().filter(|line| line["type"] == "log").collect();
+    let has = |what: &str| {
+        said.iter().any(|line| line["check"] == "rows" && line["message"].as_str().unwrap().contains(what))
+    };
+    assert!(has("not compiled ahead") && has("delete the directory") && has("compiled by the agent"), "{said:?}");
+    place.assert_nothing_left();
 }

@@ -35,6 +35,7 @@ pub fn local(state_directory: &Path) -> Result<Ports, Stop> {
         credentials: credentials(),
         store: Arc::new(SqliteStore::open(&state_directory.join("muster.db"), Mode::ReadWrite)?),
         state_directory: state_directory.to_owned(),
+        compiled: Some(state_directory.join("plugins")),
         evidence_key: None,
         approved_template: None,
         production: Production::default(),

@@ -12,7 +12,7 @@ use crate::proof::Probe;
 use crate::secret::Secret;
 use crate::spec::{CheckLimits, Grant};
 
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Bytes that one [`FromAgent::Want`] may ask for.
 pub const MAX_PIECE: u64 = 16 << 20;
 /// Bytes of one frame.
@@ -104,6 +104,8 @@ pub struct JobCheck {
     pub databases: Vec<String>,
     /// The blob that holds the component.
     pub component: Sha256Digest,
+    /// The blob that holds its machine code. None: it is for the agent to compile.
+    pub compiled: Option<Sha256Digest>,
     pub grants: Vec<Grant>,
     pub limits: CheckLimits,
     pub options: serde_json::Value,

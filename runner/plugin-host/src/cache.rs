@@ -1,16 +1,16 @@
 //! Compiled code on disk. Compiled code is trusted blindly by whoever loads it, so a file counts only with a MAC under a key
-//! that lies beside it, readable by its owner alone; any other file is compiled anew.
-use std::fs::{self, DirBuilder, File, OpenOptions};
+//! that lies beside it, in a directory that nobody else may write to; any other file is compiled anew.
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use drill::id::Sha256Digest;
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::Component;
 
 const MAC: usize = 32;
 /// Compiled, 16 MiB of WebAssembly are about this at most.
@@ -25,17 +25,17 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Makes the directory and its key on first use. Fails where others could have read the key.
+    /// Makes the directory and its key on first use. Fails where others could have read the key, or put another in its place.
     pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        is_ours(&fs::symlink_metadata(directory)?, directory)?;
         let mut hasher = EngineHasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self { directory: directory.to_owned(), key: key(directory)?, engine: hasher.0.finalize().into() })
     }
 
-    /// None where there is no entry, or none that can be trusted.
-    #[expect(unsafe_code, reason = "compiled code is loaded as it is: the MAC says that we wrote it")]
-    pub(crate) fn load(&self, engine: &Engine, digest: &Sha256Digest) -> Option<Component> {
+    /// None where there is no entry, or none that [`Cache::store`] wrote for this component and this engine.
+    pub(crate) fn load(&self, digest: &Sha256Digest) -> Option<Vec<u8>> {
         let name = self.name(digest);
         let mut bytes = Vec::new();
         File::open(self.directory.join(&name)).ok()?.take(MAX_ENTRY).read_to_end(&mut bytes).ok()?;
@@ -43,16 +43,14 @@ impl Cache {
         if !same(mac, &self.mac(&name, code)) {
             return None;
         }
-        // SAFETY: the MAC over name and code shows that `store` wrote these bytes, which it had from `serialize`, and the
-        // name holds the digest of the component and the hash of the engine. They are in memory: no file changes them now.
-        unsafe { Component::deserialize(engine, code) }.ok()
+        bytes.drain(..MAC);
+        Some(bytes)
     }
 
     /// A cache that cannot be written costs time, nothing else: errors are dropped.
-    pub(crate) fn store(&self, digest: &Sha256Digest, component: &Component) {
-        let Ok(code) = component.serialize() else { return };
+    pub(crate) fn store(&self, digest: &Sha256Digest, code: &[u8]) {
         let name = self.name(digest);
-        let written = write_private(&self.directory.join(&name), &[&self.mac(&name, &code), &code]);
+        let written = write_private(&self.directory.join(&name), &[&self.mac(&name, code), code]);
         if written.is_ok() {
             self.prune();
         }
@@ -91,25 +89,43 @@ fn key(directory: &Path) -> io::Result<[u8; MAC]> {
     if !path.try_exists()? {
         let mut fresh = [0; MAC];
         File::open("/dev/urandom")?.read_exact(&mut fresh)?;
-        let candidate = directory.join(format!("key.{}", std::process::id()));
+        let candidate = directory.join(format!("key.{}", unique()));
         write_private(&candidate, &[&fresh])?;
         let linked = fs::hard_link(&candidate, &path);
         fs::remove_file(&candidate)?;
         linked.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
     }
     let mut file = File::open(&path)?;
-    if file.metadata()?.mode() & 0o077 != 0 {
-        let why = format!("{} can be read by others than its owner: delete the directory", path.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
+    is_ours(&file.metadata()?, &path)?;
     let mut key = [0; MAC];
     file.read_exact(&mut key)?;
     Ok(key)
 }
 
+/// Whoever can write here decides what the agent executes; whoever can read the key can as well.
+fn is_ours(found: &Metadata, path: &Path) -> io::Result<()> {
+    let (user, me) = (found.uid(), rustix::process::geteuid().as_raw());
+    let why = if found.is_symlink() {
+        "is a symbolic link".to_owned()
+    } else if user != me {
+        format!("belongs to user {user}, and this is user {me}")
+    } else if found.mode() & 0o077 != 0 {
+        "can be read or written by others than its owner".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}: delete the directory", path.display())))
+}
+
+/// A daemon has many runs in one process.
+fn unique() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Whole or not at all.
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    let partial = path.with_extension(format!("{}.partial", unique()));
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;

@@ -14,19 +14,11 @@ use wasmtime::{Config, Engine, Store};
 use crate::backend::Backend;
 use crate::bindings::Check;
 use crate::bindings::muster::check::{baseline, catalog, context, digest, report, sql, values};
-use crate::cache::Cache;
 use crate::guest::Guest;
 use crate::inspect::{Inspection, MAX_COMPONENT, inspect};
 use crate::limits::{Limit, MAX_PAYLOAD, MAX_STACK};
 use crate::meter::Ticker;
 use crate::outcome;
-
-/// Where a host keeps what it compiled.
-#[derive(Debug, Clone, Default)]
-pub struct HostConfig {
-    /// A directory of the host's own. None: compile every time, as where there are no files.
-    pub cache: Option<PathBuf>,
-}
 
 /// What went wrong before a check could run.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +36,8 @@ pub enum HostError {
     ForeignImports { names: Vec<String> },
     #[error("the component does not compile: {why}")]
     Compile { why: String },
+    #[error("the compiled code does not fit: {why}")]
+    Incompatible { why: String },
     #[error("it does not describe itself: {why}")]
     Describe { why: String },
 }
@@ -53,7 +47,6 @@ pub struct Host {
     engine: Engine,
     /// What every component may have: the runtime's stubs, `context` and `report`.
     free: Linker<Guest>,
-    cache: Option<Cache>,
     ticker: Ticker,
 }
 
@@ -95,19 +88,12 @@ pub struct RunOutcome {
 }
 
 impl Host {
-    pub fn new(config: HostConfig) -> Result<Self, HostError> {
+    pub fn new() -> Result<Self, HostError> {
         let setup = |error: wasmtime::Error| HostError::Setup(error.into());
         let engine = Engine::new(&engine_config()).map_err(setup)?;
-        let cache = match config.cache {
-            None => None,
-            Some(path) => match Cache::open(&path, &engine) {
-                Ok(cache) => Some(cache),
-                Err(source) => return Err(HostError::Cache { path, source }),
-            },
-        };
         let ticker = Ticker::start(engine.clone()).map_err(|error| HostError::Setup(Box::new(error)))?;
         let free = free_linker(&engine).map_err(setup)?;
-        Ok(Self { engine, free, cache, ticker })
+        Ok(Self { engine, free, ticker })
     }
 
     /// What a component wants, read without compiling it. Names every import that no plugin is given.
@@ -115,20 +101,31 @@ impl Host {
         inspect(bytes)
     }
 
-    /// Compiles, or takes from the cache, at most [`MAX_COMPONENT`] bytes. Takes seconds for a large component, and how many
-    /// is for the component to say: call it where the process, or at least the thread, can be given up.
+    /// Compiles at most [`MAX_COMPONENT`] bytes. Takes seconds for a large component, and how many is for the component to say:
+    /// call it where the process, or at least the thread, can be given up.
     pub fn load(&self, bytes: &[u8]) -> Result<Component, HostError> {
         let inspection = inspect(bytes)?;
-        let digest = Sha256Digest::of(bytes);
-        if let Some(compiled) = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, &digest)) {
-            return Ok(Component { compiled, digest, inspection });
-        }
         let compiled = wasmtime::component::Component::from_binary(&self.engine, bytes)
             .map_err(|error| HostError::Compile { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
-        if let Some(cache) = &self.cache {
-            cache.store(&digest, &compiled);
-        }
-        Ok(Component { compiled, digest, inspection })
+        Ok(Component { compiled, digest: Sha256Digest::of(bytes), inspection })
+    }
+
+    /// Takes the code that a [`crate::Compiler`] made of these bytes. Code of another wasmtime, another configuration or for a
+    /// processor that can do more than this one is [`HostError::Incompatible`].
+    ///
+    /// # Safety
+    ///
+    /// `code` is executed as it is: it must have come from [`crate::Compiler`], through nobody who could have changed it.
+    #[expect(
+        unsafe_code,
+        reason = "no check of compiled code could show that it does no harm: the caller vouches for it"
+    )]
+    pub unsafe fn load_compiled(&self, bytes: &[u8], code: &[u8]) -> Result<Component, HostError> {
+        let inspection = inspect(bytes)?;
+        // SAFETY: the caller's promise.
+        let compiled = unsafe { wasmtime::component::Component::deserialize(&self.engine, code) }
+            .map_err(|error| HostError::Incompatible { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
+        Ok(Component { compiled, digest: Sha256Digest::of(bytes), inspection })
     }
 
     /// Asks the plugin what it is: nothing is granted, and a second must do.
@@ -246,7 +243,8 @@ enum Stopped {
     CpuTime,
 }
 
-fn engine_config() -> Config {
+/// The same for whoever compiles and whoever runs.
+pub(crate) fn engine_config() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.max_wasm_stack(MAX_STACK);

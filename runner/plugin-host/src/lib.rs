@@ -2,6 +2,7 @@
 //!
 //! Start at [`Host`]. A check is given the grants its drill named, through the traits of [`backend`]; whoever holds the
 //! database implements those. Every resource a guest can use is bounded by [`drill::spec::CheckLimits`].
+mod ahead;
 pub mod backend;
 mod bindings;
 mod builtin;
@@ -14,6 +15,7 @@ mod meter;
 mod outcome;
 mod wasi;
 
+pub use ahead::{Code, Compiler};
 pub use builtin::{BUILTINS, builtin};
-pub use host::{Component, Description, Host, HostConfig, HostError, RunOutcome};
+pub use host::{Component, Description, Host, HostError, RunOutcome};
 pub use inspect::{Inspection, MAX_COMPONENT};

@@ -14,6 +14,8 @@ pub struct CheckCall {
     pub digest: Sha256Digest,
     /// Its bytes have this digest.
     pub component: Bytes,
+    /// What the runner compiled of it, for a processor like its own.
+    pub compiled: Option<Bytes>,
     pub grants: BTreeSet<Grant>,
     pub limits: CheckLimits,
     pub options: serde_json::Value,

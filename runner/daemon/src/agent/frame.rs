@@ -236,6 +236,6 @@ mod tests {
         let hello = Hello { version: PROTOCOL_VERSION + 1, nonce: String::new() };
         FrameWriter::new(theirs).message(&hello).await.expect("room for a hello");
         let error = FrameReader::new(ours).hello().await.expect_err("another version");
-        assert_eq!(error.to_string(), "the other side speaks version 2 of the agent protocol, this one 1");
+        assert_eq!(error.to_string(), "the other side speaks version 3 of the agent protocol, this one 2");
     }
 }

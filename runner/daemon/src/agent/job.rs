@@ -130,6 +130,7 @@ impl Worker {
         let call = CheckCall {
             digest: check.component,
             component,
+            compiled: check.compiled.and_then(|code| self.blobs.get(&code)),
             grants: check.grants.iter().copied().collect(),
             limits: check.limits,
             options: check.options.clone(),

@@ -105,6 +105,7 @@ fn job(databases: &[(&str, Option<Sha256Digest>)], checks: &[(&str, &str)], comp
         name: (*name).to_owned(),
         databases: names.clone(),
         component,
+        compiled: None,
         grants: vec![Grant::Sql, Grant::Baseline],
         limits: CheckLimits { findings: 2000, ..CheckLimits::default() },
         options: (*options).into(),

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use drill::spec::{Check, Drill, Grant, Need, Plugin};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
-use plugin_host::{Host, HostConfig};
+use plugin_host::Host;
 use tokio::time::Instant;
 
+use super::ahead::{Ahead, Codes};
 use super::baselines::Baselines;
 use super::last_run;
 use super::lease::renew;
@@ -82,7 +83,7 @@ async fn databases_of(
 
 /// Reads every component of a drill before anything is begun. `base` is the drill file's directory.
 pub fn load_checks(drill: &Drill, base: &Path) -> Result<Vec<Loaded>, Stop> {
-    let host = Host::new(HostConfig::default()).or_stop(Reason::Internal, "starting the plugin host")?;
+    let host = Host::new().or_stop(Reason::Internal, "starting the plugin host")?;
     drill.checks.iter().map(|check| load(check, base, &host)).collect()
 }
 
@@ -145,12 +146,13 @@ pub(super) async fn validate(
     context: &Context<'_>,
     manifest: &Manifest,
     baselines: &Baselines,
+    ahead: Ahead,
     server: &dyn Server,
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
     let work = async {
         let mut agent = context.live.parts().agent.take().ok_or_else(|| Stop::internal("there is no agent"))?;
-        let seen = run_checks(context, &mut agent, manifest, baselines, server, request).await;
+        let seen = run_checks(context, &mut agent, manifest, baselines, ahead, server, request).await;
         context.live.parts().agent = Some(agent);
         context.journal.append(Event::Connections { lines: server.connections() }).await?;
         seen?;
@@ -175,6 +177,7 @@ async fn run_checks(
     agent: &mut AgentLink,
     manifest: &Manifest,
     baselines: &Baselines,
+    ahead: Ahead,
     server: &dyn Server,
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
@@ -182,7 +185,11 @@ async fn run_checks(
     let (databases, checks) = tokio::select! {
         biased;
         () = context.cancel.asked() => return Err(interrupted(Phase::Validate)),
-        sent = send_blobs(context, agent, manifest, baselines, server, &lease, &request.databases) => sent?,
+        sent = async {
+            let databases = send_baselines(agent, manifest, baselines, server, &lease, &request.databases).await?;
+            let codes = ahead.codes().await;
+            Ok::<_, Stop>((databases, send_checks(context, agent, manifest, baselines, &codes, &request.databases).await?))
+        } => sent?,
     };
     let started_at = context.journal.state().started.at;
     let drill = &context.request.drill;
@@ -204,16 +211,15 @@ async fn run_checks(
     drive(context, agent, job, baselines, server, request).await
 }
 
-/// Components and baselines, named in the job by their digests.
-async fn send_blobs(
-    context: &Context<'_>,
+/// What each database is compared with, named in the job by its digest.
+async fn send_baselines(
     agent: &mut AgentLink,
     manifest: &Manifest,
     baselines: &Baselines,
     server: &dyn Server,
     lease: &Lease,
     names: &[String],
-) -> Result<(Vec<JobDatabase>, Vec<JobCheck>), Stop> {
+) -> Result<Vec<JobDatabase>, Stop> {
     let mut databases = Vec::new();
     for name in names {
         let known = baselines.get(name);
@@ -228,18 +234,49 @@ async fn send_blobs(
         let schema = send_some(agent, schema.as_deref()).await?;
         databases.push(JobDatabase { name: name.clone(), baseline, schema });
     }
+    Ok(databases)
+}
+
+/// Components, and the code of those that were compiled here.
+async fn send_checks(
+    context: &Context<'_>,
+    agent: &mut AgentLink,
+    manifest: &Manifest,
+    baselines: &Baselines,
+    codes: &Codes,
+    names: &[String],
+) -> Result<Vec<JobCheck>, Stop> {
     let mut checks = Vec::new();
+    let mut sent = HashSet::new();
     for loaded in applicable(context.request, manifest) {
+        let compiled = match codes.of(context, loaded) {
+            Some(code) => Some(send_once(agent, &mut sent, code).await?),
+            None => None,
+        };
         checks.push(JobCheck {
             name: loaded.check.name.clone(),
             databases: databases_of(context, &loaded.check, manifest, names).await?,
-            component: agent.send_blob(&loaded.component).await?,
+            component: send_once(agent, &mut sent, &loaded.component).await?,
+            compiled,
             grants: loaded.grants.iter().copied().collect(),
             limits: loaded.check.limits,
             options: options(context, loaded, baselines, names).await?,
         });
     }
-    Ok((databases, checks))
+    Ok(checks)
+}
+
+/// Of many checks by one plugin, the first brings it.
+async fn send_once(
+    agent: &mut AgentLink,
+    sent: &mut HashSet<Sha256Digest>,
+    bytes: &[u8],
+) -> Result<Sha256Digest, Stop> {
+    let digest = Sha256Digest::of(bytes);
+    if sent.insert(digest) {
+        agent.send_blob(bytes).await?;
+    }
+    Ok(digest)
 }
 
 async fn send_some(agent: &mut AgentLink, bytes: Option<&[u8]>) -> Result<Option<Sha256Digest>, Stop> {

@@ -1,6 +1,7 @@
 //! Executes one run: claim, phases, teardown, conclusion, evidence. What is decided is decided in `drill`; this does it.
 //!
 //! Start at [`execute`]. [`recover`] ends what another process of muster left behind, by the same teardown.
+mod ahead;
 mod baselines;
 mod boundary;
 mod cancel;
@@ -48,6 +49,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// Where the evidence key is, unless another is configured.
     pub state_directory: PathBuf,
+    /// Where the compiled code of builtin checks is kept. None: agents compile it themselves.
+    pub compiled: Option<PathBuf>,
     /// What signs evidence. None: the key of the state directory, which muster makes.
     pub evidence_key: Option<Arc<EvidenceKey>>,
     /// The rendered isolation template that drills may use. None: recorded, never compared.

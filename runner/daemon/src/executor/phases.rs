@@ -17,6 +17,7 @@ use drill::unit;
 use drill::verdict::Reason;
 use futures_util::future::OptionFuture;
 
+use super::ahead::Ahead;
 use super::baselines::Baselines;
 use super::boundary::{self, Again};
 use super::journal::Journal;
@@ -67,6 +68,7 @@ impl Live {
 pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
     let (opened, opening) = opening::open(context).await?;
     let plan = preflight(context, &opened).await?;
+    let ahead = Ahead::begin(context, &opened.manifest);
     let storage = acquire_storage(context).await?;
     let (verified, provisioned) =
         tokio::join!(verify(context, &opened, &storage, opening), sandbox(context, plan.as_ref()));
@@ -78,7 +80,7 @@ pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
     let databases = restore(context, &manifest, server.as_ref()).await?;
     let request = lease(context, server.as_ref(), databases).await?;
     // Boxed: it holds what every check of the run may send.
-    Box::pin(checks::validate(context, &manifest, &baselines, server.as_ref(), &request)).await
+    Box::pin(checks::validate(context, &manifest, &baselines, ahead, server.as_ref(), &request)).await
 }
 
 /// Runs one phase between its two events, under its deadline. A signal, a broken boundary or a dead server end it too.

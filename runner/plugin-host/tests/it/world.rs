@@ -12,12 +12,12 @@ use plugin_host::backend::{
     Backend, BaselineTable, Batch, Blame, Catalog, Cells, Column, ColumnData, ColumnInfo, Context, Digest, Error,
     Mismatch, Object, Objects, Reporter, Rows, Scan, ScanOutcome, ScanProgress, Side, Sql, TableInfo, Value,
 };
-use plugin_host::{Component, Host, HostConfig, RunOutcome};
+use plugin_host::{Component, Host, RunOutcome};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const BOTH: [Grant; 2] = [Grant::Sql, Grant::Baseline];
 
-static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(HostConfig::default()).unwrap());
+static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
 static HOSTILE: LazyLock<Component> = LazyLock::new(|| host().load(&fixture("hostile")).unwrap());
 static ROW_COUNT: LazyLock<Component> = LazyLock::new(|| builtin("row-count"));
 static CHECKSUM: LazyLock<Component> = LazyLock::new(|| builtin("checksum"));

@@ -81,6 +81,7 @@ impl Outside {
             },
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             state_directory: self.directory.path().to_owned(),
+            compiled: None,
             evidence_key: None,
             approved_template: self.approved_template,
             production: drill::config::Production {

@@ -2,6 +2,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use tokio::sync::Notify;
+
 use super::ADMIN_ROLE;
 use super::text::plain;
 
@@ -13,6 +15,7 @@ const LINE: usize = 400;
 #[derive(Default)]
 pub(super) struct ServerLog {
     state: Mutex<State>,
+    ready: Notify,
 }
 
 #[derive(Default)]
@@ -21,6 +24,7 @@ struct State {
     dropped: u64,
     last: VecDeque<String>,
     worst: VecDeque<String>,
+    was_ready: bool,
 }
 
 impl ServerLog {
@@ -43,7 +47,17 @@ impl ServerLog {
         if line.contains("FATAL:") || line.contains("PANIC:") || line.contains("terminated by signal") {
             push(&mut state.worst, line.clone());
         }
+        // Once: who repeats it makes nobody try again and again.
+        if !state.was_ready && line.contains("ready to accept connections") {
+            state.was_ready = true;
+            self.ready.notify_one();
+        }
         push(&mut state.last, line);
+    }
+
+    /// When the server says that it takes connections: worth another try, and no proof.
+    pub(super) async fn ready(&self) {
+        self.ready.notified().await;
     }
 
     /// Who logged in besides the runner, as the server tells it.
@@ -79,6 +93,8 @@ fn push(lines: &mut VecDeque<String>, line: String) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -92,6 +108,19 @@ mod tests {
         }
         assert_eq!(log.connections().len(), CONNECTIONS + 1);
         assert_eq!(log.connections().last().map(String::as_str), Some("and 5 more"));
+    }
+
+    #[test]
+    fn a_server_that_is_ready_is_not_waited_for() {
+        let log = ServerLog::default();
+        let wakes = || log.ready().now_or_never().is_some();
+        log.line("2026 [1] LOG:  starting PostgreSQL 15.18");
+        assert!(!wakes(), "not yet");
+        let ready = "2026 [1] LOG:  database system is ready to accept connections";
+        log.line(ready);
+        assert!(wakes(), "as soon as it says so");
+        log.line(ready);
+        assert!(!wakes(), "once");
     }
 
     #[test]

@@ -28,6 +28,8 @@ const PROBE_ROLE: &str = "muster_probe";
 const PROBE_LIFE: Duration = Duration::from_mins(5);
 const START_DEADLINE: Duration = Duration::from_mins(1);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// A postmaster gives its processes five seconds before it kills them.
+const STOPPING: Duration = Duration::from_secs(8);
 /// The executor's deadlines end a run long before; this only says that no command lives for ever.
 pub(super) const LONGEST: Duration = Duration::from_hours(14 * 24);
 
@@ -107,7 +109,10 @@ impl PostgresqlServer {
                     format!("PostgreSQL did not answer in {} s: {error}", START_DEADLINE.as_secs()),
                 ));
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.log.ready() => {}
+            }
             pause = (pause * 2).min(Duration::from_millis(250));
         }
     }
@@ -183,15 +188,16 @@ impl Server for PostgresqlServer {
         let stranger = ClientIdentity { ca: self.admin.ca.clone(), ..stranger };
         let other_name =
             ClientIdentity { role: ADMIN_ROLE.to_owned(), ..self.authority.client("muster_somebody_else", LONGEST)? };
-        let plaintext = open_in_plaintext(self.sandbox.as_ref(), ADMIN_ROLE).await;
-        Ok(vec![
-            self.attempt("login of the runner", Expected::Open, &self.admin).await,
-            self.attempt("login without a certificate", Expected::Closed, &without).await,
-            self.attempt("login with a stranger's certificate", Expected::Closed, &stranger).await,
-            self.attempt("login with a certificate for another role", Expected::Closed, &other_name).await,
-            probe("login without TLS", Expected::Closed, plaintext),
-            self.attempt("login of the runner, again", Expected::Open, &self.admin).await,
-        ])
+        let first = self.attempt("login of the runner", Expected::Open, &self.admin).await;
+        let (without, stranger, other_name, plaintext) = tokio::join!(
+            self.attempt("login without a certificate", Expected::Closed, &without),
+            self.attempt("login with a stranger's certificate", Expected::Closed, &stranger),
+            self.attempt("login with a certificate for another role", Expected::Closed, &other_name),
+            open_in_plaintext(self.sandbox.as_ref(), ADMIN_ROLE),
+        );
+        let plaintext = probe("login without TLS", Expected::Closed, plaintext);
+        let last = self.attempt("login of the runner, again", Expected::Open, &self.admin).await;
+        Ok(vec![first, without, stranger, other_name, plaintext, last])
     }
 
     async fn probe_identity(&self) -> Result<ClientIdentity, Stop> {
@@ -263,11 +269,12 @@ impl Server for PostgresqlServer {
             return Ok(());
         }
         let pg_ctl = self.install.program("pg_ctl");
-        let mut exec = Exec::new([&pg_ctl, "stop", "-D", "/data", "-m", "immediate", "-w", "-t", "15"]);
+        // Not waited for by pg_ctl, which looks ten times a second: the end of the server's own command is seen at once.
+        let mut exec = Exec::new([&pg_ctl, "stop", "-D", "/data", "-m", "immediate", "-W"]);
         exec.deadline = STOP_DEADLINE;
         let asked = self.sandbox.exec(exec).await;
         let mut ended = self.ended.clone();
-        if tokio::time::timeout(Duration::from_secs(5), ended.wait_for(Option::is_some)).await.is_ok() {
+        if tokio::time::timeout(STOPPING, ended.wait_for(Option::is_some)).await.is_ok() {
             return Ok(());
         }
         self.process.abort();
