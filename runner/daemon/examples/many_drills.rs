@@ -144,8 +144,8 @@ async fn fill(directory: &Path) -> Outcome<()> {
 /// Copies of the runs that are there, under other ids and a day earlier each. All copies of a run are written beside it, in the
 /// order of their keys, so that no run is read twice and few pages are open at a time.
 fn copy(connection: &mut rusqlite::Connection, wanted: i64) -> Outcome<i64> {
-    let copied = "SELECT EXISTS (SELECT 1 FROM runs WHERE run LIKE '%-copy%')";
-    if connection.query_row(copied, [], |row| row.get::<_, bool>(0))? {
+    let was_filled = "SELECT EXISTS (SELECT 1 FROM runs WHERE run LIKE '%-copy%')";
+    if connection.query_row(was_filled, [], |row| row.get::<_, bool>(0))? {
         return Err("this store was filled before: begin with a new one".into());
     }
     connection.pragma_update(None, "synchronous", "OFF")?;

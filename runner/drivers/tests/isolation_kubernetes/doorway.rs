@@ -1,6 +1,6 @@
 //! Who gets in while a doorway is open, and that nobody does after it.
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, ErrorKind, Lines, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -181,8 +181,9 @@ fn visit(address: SocketAddr) {
             break stream;
         }
     };
-    println!("in");
-    println!("{}", if stands(&stream, STANDS) { "still in" } else { "out" });
+    let say = |word: &[u8]| std::io::stdout().write_all(word).expect("somebody listens");
+    say(b"in\n");
+    say(if stands(&stream, STANDS) { b"still in\n" } else { b"out\n" });
 }
 
 fn stands(mut stream: &TcpStream, so_long: Duration) -> bool {
