@@ -5,7 +5,6 @@ use std::time::Duration;
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -100,16 +99,6 @@ impl Channel {
             Ok(frame) => Ok(frame),
             Err(error) => Err(self.obituary(&error.to_string()).await),
         }
-    }
-
-    /// Whether the node said how the command ended. A connection that breaks off looks like an end, and is none: the command goes on.
-    pub(super) async fn has_ended(&mut self) -> bool {
-        let Some(status) = self.attached.as_mut().and_then(AttachedProcess::take_status) else { return false };
-        let said = tokio::time::timeout(LEAVE, status).await.ok().flatten();
-        let ended = |said: &Status| {
-            said.status.as_deref() == Some("Success") || said.reason.as_deref() == Some("NonZeroExitCode")
-        };
-        said.as_ref().is_some_and(ended)
     }
 
     async fn obituary(&mut self, how: &str) -> Stop {

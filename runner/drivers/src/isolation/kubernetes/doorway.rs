@@ -130,18 +130,19 @@ impl Drop for PolicyDoorway {
     }
 }
 
-/// Its connections end with the process.
+/// It says that it ends, and its connections end with it. The end of the stream says nothing: one that broke off looks the same,
+/// the command's status included.
 async fn end(relay: Option<Channel>) -> Result<(), Stop> {
     let Some(mut relay) = relay else { return Ok(()) };
     drop(relay.take_input());
-    match timeout(CLOSE, relay.next()).await {
-        Ok(Err(_)) if relay.has_ended().await => Ok(()),
-        Ok(Err(stop)) => {
+    let late = |_| Stop::internal(format!("the relay in the sandbox did not end in {} s", CLOSE.as_secs()));
+    match timeout(CLOSE, relay.next()).await.map_err(late)? {
+        Ok((frame::END, _)) => timeout(CLOSE, relay.next()).await.map(drop).map_err(late),
+        Ok(_) => Err(Stop::internal("the relay in the sandbox spoke when it was to end")),
+        Err(stop) => {
             let message = format!("nobody knows whether the relay in the sandbox ended: {}", stop.message);
             Err(Stop { message, reason: Reason::IsolationUnproven, ..stop })
         }
-        Ok(Ok(_)) => Err(Stop::internal("the relay in the sandbox spoke when it was to end")),
-        Err(_) => Err(Stop::internal(format!("the relay in the sandbox did not end in {} s", CLOSE.as_secs()))),
     }
 }
 

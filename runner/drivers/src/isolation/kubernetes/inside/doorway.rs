@@ -8,8 +8,8 @@ use rustix::process::DumpableBehavior;
 use super::{frame, not_to_be_typed};
 use crate::isolation::local::inside::relay;
 
-/// Arguments: the port here, and the database's on the loopback. Says that it listens, and ends when its input does: whoever is in
-/// goes with this process.
+/// Arguments: the port here, and the database's on the loopback. Says that it listens, and that it ends when its input
+/// has: whoever is in goes with this process.
 pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let [own, database] = arguments else { return Err(not_to_be_typed()) };
@@ -17,6 +17,8 @@ pub(super) fn main(arguments: &[String]) -> io::Result<ExitCode> {
     frame::write(&mut io::stdout(), frame::RESULT, b"")?;
     // An input that breaks off has ended, too.
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    // Nobody hears it where the stream broke off.
+    let _ = frame::write(&mut io::stdout(), frame::END, b"");
     Ok(ExitCode::SUCCESS)
 }
 
