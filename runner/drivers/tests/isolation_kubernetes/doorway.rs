@@ -153,7 +153,9 @@ impl Drop for Visit {
 const STAY: &str = "test-stay";
 const VISIT: &str = "test-visit";
 /// Longer than any of these tests needs, and then the command in the pod ends.
-const STANDS: Duration = Duration::from_secs(90);
+const STAYS: Duration = Duration::from_secs(90);
+/// Of a visitor: much less than the server's, which would cut it too.
+const VISITS: Duration = Duration::from_secs(30);
 
 pub(crate) fn in_a_pod(arguments: &[OsString]) -> Option<ExitCode> {
     let arguments: Vec<&str> = arguments.iter().filter_map(|one| one.to_str()).collect();
@@ -168,12 +170,12 @@ pub(crate) fn in_a_pod(arguments: &[OsString]) -> Option<ExitCode> {
 fn stay() {
     let listener = TcpListener::bind(("127.0.0.1", 5432)).expect("the port is free");
     std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
-    std::thread::sleep(STANDS);
+    std::thread::sleep(STAYS);
 }
 
 /// Says when it is in, and when it is out again. The policy and the server may take a moment to let it in.
 fn visit(address: SocketAddr) {
-    let until = Instant::now() + STANDS;
+    let until = Instant::now() + VISITS;
     let stream = loop {
         assert!(Instant::now() < until, "nobody let it in");
         let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { continue };
@@ -183,7 +185,7 @@ fn visit(address: SocketAddr) {
     };
     let say = |word: &[u8]| std::io::stdout().write_all(word).expect("somebody listens");
     say(b"in\n");
-    say(if stands(&stream, STANDS) { b"still in\n" } else { b"out\n" });
+    say(if stands(&stream, VISITS) { b"still in\n" } else { b"out\n" });
 }
 
 fn stands(mut stream: &TcpStream, so_long: Duration) -> bool {

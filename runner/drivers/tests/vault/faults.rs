@@ -16,7 +16,7 @@ pub(super) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(what_a_vault_in_trouble_does_not_revoke_is_owed_and_the_login_is_refused_all_the_same),
         test!(a_vault_that_comes_back_while_muster_asks_is_no_trouble),
-        test!(a_vault_that_answers_500_is_asked_again_and_then_told_of),
+        test!(a_vault_that_answers_500_is_told_of_and_nothing_is_left),
         test!(leases_of_a_database_that_is_gone_are_forgotten_and_that_is_said),
         test!(a_database_that_died_is_not_waited_for),
         test!(a_lease_that_somebody_else_revoked_is_gone),
@@ -155,17 +155,15 @@ async fn a_vault_that_comes_back_while_muster_asks_is_no_trouble() {
     held.end().await;
 }
 
-async fn a_vault_that_answers_500_is_asked_again_and_then_told_of() {
+async fn a_vault_that_answers_500_is_told_of_and_nothing_is_left() {
     let (place, running) = (Place::new().await, database().await);
     let writable = |how: &str| format!("ALTER DATABASE template1 SET default_transaction_read_only = {how}");
     // Vault gets in there, and then can make no user.
     ask(running.server.as_ref(), "postgres", &writable("on")).await;
     let (vault, request) = (place.credentials(), request("broken"));
-    let asked = std::time::Instant::now();
     let stop = vault.issue(&request, running.inside()).await.expect_err("nobody can be made");
     assert_eq!((stop.reason, stop.cause.as_deref()), (Reason::Credentials, Some("server-error")));
     assert!(stop.message.contains("it answered 500") && stop.message.contains("read-only transaction"), "{stop}");
-    assert!(asked.elapsed() > std::time::Duration::from_secs(5), "a 500 may pass: it is asked again");
     vault.revoke(&request, None, Some(running.inside())).await.expect("nothing is left to revoke");
     place.assert_clean_after(&[&vault], &request.run).await;
 
