@@ -25,7 +25,7 @@ fn what_daemonizes_itself_ends_with_the_sandbox() {
 #[test]
 fn a_server_that_stops_answering_is_no_verdict_and_is_torn_down() {
     let place = Place::new();
-    let stop = "(sleep 0.3; kill -STOP $(cat /proc/[0-9]*/stat | grep '(postgres)' | cut -d' ' -f1)) >/dev/null 2>&1 </dev/null & echo stopped";
+    let stop = "(kill -STOP $(cat /proc/[0-9]*/stat | grep '(postgres)' | cut -d' ' -f1)) >/dev/null 2>&1 </dev/null & echo stopped";
     let deadlines = "  deadlines: { restore: 10s, lease: 10s, validate: 10s, teardown: 60s }\n";
     drill(&place, "stopped", &sql("SELECT", &[shell("stop", stop, "")]), deadlines);
     let run = muster(&place, &["run", "stopped.yaml", "--output", "json"]).expect(2);

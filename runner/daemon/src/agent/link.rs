@@ -196,6 +196,7 @@ impl AgentControl {
                 *held = Some(writer);
                 Ok(())
             }
+            Ok(Err(FrameError::Io(_))) => Err(broken("ended before its work was done")),
             Ok(Err(error)) => Err(broken(&format!("cannot be written to: {}", drill::stop::chain(&error)))),
             Err(_) => Err(broken("did not read what it was sent in time")),
         }
