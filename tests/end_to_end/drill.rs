@@ -231,16 +231,20 @@ fn builtin_checks_are_compiled_once_and_what_somebody_changed_is_compiled_anew()
         "  checks:\n    - { name: rows, plugin: builtin:row-count }\n    - { name: objects, plugin: builtin:schema }\n";
     let drill = sample(&place, "shop").drill_with(checks);
     let cache = place.state().join("plugins");
+    // What the run logs, each with its check.
+    let logged = || -> Vec<(String, String)> {
+        let lines = muster(&place, &["run", &drill, "--output", "json"]).expect(0).json();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let logs = lines.iter().filter(|line| line["type"] == "log");
+        logs.map(|line| (text(&line["check"]), text(&line["message"]))).collect()
+    };
+    let says = |said: &[(String, String)], check: &str, wanted: &str| {
+        said.iter().any(|(of, what)| of == check && what.contains(wanted))
+    };
     let run = |what: &[&str]| {
-        let said: Vec<_> = muster(&place, &["run", &drill, "--output", "json"])
-            .expect(0)
-            .json()
-            .iter()
-            .filter(|line| line["type"] == "log")
-            .map(|line| (line["check"].as_str().unwrap().to_owned(), line["message"].as_str().unwrap().to_owned()))
-            .collect();
+        let said = logged();
         for (check, wanted) in ["rows", "objects"].iter().zip(what) {
-            assert!(said.iter().any(|(of, what)| of == check && what.contains(wanted)), "{check}, {wanted}: {said:?}");
+            assert!(says(&said, check, wanted), "{check}, {wanted}: {said:?}");
         }
         assert!(!said.iter().any(|(_, what)| what.contains("compiled by the agent")), "{said:?}");
     };
@@ -259,11 +263,9 @@ fn builtin_checks_are_compiled_once_and_what_somebody_changed_is_compiled_anew()
 
     // What others may write to is of no use, and no reason to stop either.
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
-    let finished = muster(&place, &["run", &drill, "--output", "json"]).expect(0);
-    let said: Vec<_> = finished.json().into_iter().filter(|line| line["type"] == "log").collect();
-    let has = |what: &str| {
-        said.iter().any(|line| line["check"] == "rows" && line["message"].as_str().unwrap().contains(what))
-    };
-    assert!(has("not compiled ahead") && has("delete the directory") && has("compiled by the agent"), "{said:?}");
+    let said = logged();
+    for wanted in ["not compiled ahead", "delete the directory", "compiled by the agent"] {
+        assert!(says(&said, "rows", wanted), "{wanted}: {said:?}");
+    }
     place.assert_nothing_left();
 }

@@ -10,7 +10,6 @@ use wasmtime::Engine;
 use crate::builtin::builtin;
 use crate::cache::Cache;
 use crate::host::{HostError, engine_config};
-use crate::outcome;
 
 /// Machine code for a processor like this one's, for [`crate::Host::load_compiled`] of the same build of muster.
 pub struct Code {
@@ -44,10 +43,7 @@ impl Compiler {
         if let Some(bytes) = self.cache.load(&digest) {
             return Ok(Code { bytes, cached: true });
         }
-        let bytes = self
-            .engine
-            .precompile_component(component)
-            .map_err(|error| HostError::Compile { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
+        let bytes = self.engine.precompile_component(component).map_err(|error| HostError::compile(&error))?;
         self.cache.store(&digest, &bytes);
         Ok(Code { bytes, cached: false })
     }

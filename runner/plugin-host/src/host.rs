@@ -42,6 +42,13 @@ pub enum HostError {
     Describe { why: String },
 }
 
+impl HostError {
+    /// Of a component that the compiler refused, whoever ran it.
+    pub(crate) fn compile(error: &wasmtime::Error) -> Self {
+        Self::Compile { why: outcome::shown(&format!("{error:#}"), 1_000) }
+    }
+}
+
 /// Runs components. One a process is enough; dropping it ends its thread.
 pub struct Host {
     engine: Engine,
@@ -106,7 +113,7 @@ impl Host {
     pub fn load(&self, bytes: &[u8]) -> Result<Component, HostError> {
         let inspection = inspect(bytes)?;
         let compiled = wasmtime::component::Component::from_binary(&self.engine, bytes)
-            .map_err(|error| HostError::Compile { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
+            .map_err(|error| HostError::compile(&error))?;
         Ok(Component { compiled, digest: Sha256Digest::of(bytes), inspection })
     }
 
