@@ -13,6 +13,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo 
 # Components are embedded into muster from beside their sources, wherever else cargo may be told to build.
 PLUGIN_WORKSPACES := $(patsubst %/Cargo.toml,%,$(wildcard plugins/Cargo.toml tests/fixtures/plugins/Cargo.toml))
 MUSTER := $(or $(CARGO_TARGET_DIR),target)/debug/muster
+RELEASE := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 
 .PHONY: help setup services plugins build demo test test-long bench cluster soak fuzz lint clean
 
@@ -45,16 +46,13 @@ fuzz: setup ## what reads hostile bytes, ten minutes each: agent protocol, manif
 # The table alone on standard output, so that it can be kept: `make bench > table.md`.
 bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_MB=50 for less)
 	@$(MAKE) --no-print-directory setup plugins >&2
-	@cargo build --locked --release --package muster >&2
+	@for build in tests/services/{vault,toxiproxy}/build; do "$$build" >&2; done
+	@cargo build --locked --release --workspace --bins --examples >&2 # in one go: each dependency is built once
 	@mkdir -p target
-	@cargo run --locked --quiet --package drivers --example schema_queries >target/schema-queries.sql
-	@cargo build --locked --release --package plugin-host --example plugin_cost >&2
-	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" BENCH_SCHEMA_SQL=target/schema-queries.sql \
-	    PLUGIN_COST="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/plugin_cost)" scripts/bench
-	@cargo build --locked --release --package muster --example many_drills >&2
-	@MANY_DRILLS="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/examples/many_drills)" scripts/bench-daemon
-	@tests/services/vault/build >&2
-	@MUSTER="$(abspath $(or $(CARGO_TARGET_DIR),target)/release/muster)" scripts/bench-vault
+	@$(RELEASE)/examples/schema_queries >target/schema-queries.sql
+	@MUSTER="$(RELEASE)/muster" BENCH_SCHEMA_SQL=target/schema-queries.sql PLUGIN_COST="$(RELEASE)/examples/plugin_cost" scripts/bench
+	@MANY_DRILLS="$(RELEASE)/examples/many_drills" scripts/bench-daemon
+	@MUSTER="$(RELEASE)/muster" scripts/bench-vault
 
 cluster: setup ## a real Kubernetes node, as root; its kubeconfig (tests/services/cluster/down ends it)
 	@tests/services/cluster/up
