@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(a_provision_that_nobody_awaits_leaves_nothing),
         test!(a_directory_that_nobody_awaits_is_not_left),
         test!(the_runs_user_is_no_one_elses),
+        test!(whoever_wakes_in_a_sandbox_waits_for_its_turn),
         test!(no_child_is_left_unreaped),
         test!(a_broken_bubblewrap_is_named),
         test!(a_state_directory_out_of_reach_is_named),
@@ -161,6 +162,13 @@ async fn a_directory_that_nobody_awaits_is_not_left(place: Place) {
         place.isolation.release(&run, Resource::Storage, None).await.expect("released");
         assert_eq!(place.isolation.leftovers().await.expect("looked"), []);
     }
+}
+
+async fn whoever_wakes_in_a_sandbox_waits_for_its_turn(place: Place) {
+    // The 41st field, in proc(5): 3 is SCHED_BATCH.
+    let held = place.sandbox().await;
+    assert_eq!(held.say("cut -d ' ' -f 41 /proc/self/stat").await, "3");
+    held.release().await;
 }
 
 async fn the_runs_user_is_no_one_elses(place: Place) {

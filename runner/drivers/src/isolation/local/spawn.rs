@@ -209,6 +209,8 @@ fn become_sandbox(prepared: &Prepared, parent: Pid) -> io::Result<()> {
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     }
+    // Without root's rights, so that it does not lift what the operator made idle.
+    sys::prefer_throughput();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     sys::join_new_session_keyring()?;
     // Changing the user id cleared it; and muster may have ended before it was set.

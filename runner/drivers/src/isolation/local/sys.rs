@@ -1,4 +1,4 @@
-//! The few system calls that no safe wrapper offers. Each takes plain numbers or nothing, so none can touch our memory.
+//! The few system calls that no safe wrapper offers. Each takes plain numbers or nothing, so none can change our memory.
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -23,6 +23,17 @@ pub(super) fn close_all_on_exec() -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed now, so no owner of a descriptor is surprised.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A sandbox is after throughput: whoever is woken in it waits for its turn. Otherwise each 8 KiB that the server sends would take
+/// the processor from it, for the relay and then for the agent. A hint: where it is refused, all is as right and slower.
+#[expect(unsafe_code, reason = "sched_setscheduler has no safe wrapper")]
+pub(super) fn prefer_throughput() {
+    // SAFETY: a sched_param is plain numbers, the kernel only reads it, and all zeros is the one that SCHED_BATCH takes.
+    unsafe {
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters);
+    }
 }
 
 /// A system call that a probe expects to be refused. `arguments` must not be addresses: zero stands for each of them.
