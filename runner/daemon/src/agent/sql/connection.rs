@@ -7,11 +7,9 @@ use plugin_host::backend::Error;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio_rustls::client::TlsStream;
 
 use super::fault::{host, server};
-use super::tls::{CONNECT, Door};
+use super::tls::{CONNECT, Door, Stream};
 use super::wire::{CopySink, Decoder, Event, cells};
 
 const READ: usize = 64 << 10;
@@ -22,7 +20,7 @@ const MAX_RESULT: usize = 128 << 20;
 const OWN: [(&str, &str); 2] = [("application_name", "muster-agent"), ("lock_timeout", "0")];
 
 pub(super) struct Connection {
-    stream: TlsStream<UnixStream>,
+    stream: Stream,
     decoder: Decoder,
     /// What [`Connection::send`] will send.
     pub(super) out: BytesMut,

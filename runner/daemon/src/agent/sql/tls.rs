@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -18,6 +18,10 @@ use tokio_rustls::client::TlsStream;
 use super::fault::host;
 
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
+/// Read from the socket at once; by itself, rustls asks for 4 KiB each time.
+const READ: usize = 128 << 10;
+
+pub(super) type Stream = TlsStream<BufReader<UnixStream>>;
 
 /// Where the database is, and what both sides must prove.
 #[derive(Clone)]
@@ -54,13 +58,13 @@ impl Door {
     }
 
     /// Connects and shakes hands; nothing of the database's own protocol but the request for TLS has been sent.
-    pub(super) async fn enter(&self) -> Result<TlsStream<UnixStream>, Error> {
+    pub(super) async fn enter(&self) -> Result<Stream, Error> {
         tokio::time::timeout(CONNECT, self.knock()).await.map_err(|_| {
             host(format!("the database did not answer the TLS handshake within {} s", CONNECT.as_secs()))
         })?
     }
 
-    async fn knock(&self) -> Result<TlsStream<UnixStream>, Error> {
+    async fn knock(&self) -> Result<Stream, Error> {
         let failed = |what: &str, error: &dyn std::fmt::Display| host(format!("{what}: {error}"));
         let mut stream = UnixStream::connect(&self.socket)
             .await
@@ -74,7 +78,7 @@ impl Door {
             return Err(host("the database offers no TLS"));
         }
         TlsConnector::from(Arc::clone(&self.config))
-            .connect(self.server.clone(), stream)
+            .connect(self.server.clone(), BufReader::with_capacity(READ, stream))
             .await
             .map_err(|error| failed("the TLS handshake with the database failed", &error))
     }
