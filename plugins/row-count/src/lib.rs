@@ -27,7 +27,8 @@ impl Check for RowCount {
             context::tables().map(|table| ((table.schema, table.name), table.kind)).collect();
         let Some(baseline) = baseline else { return unbased::run(&options, &restored) };
         let plan = plan(&options, baseline, &restored)?;
-        if let Some(glob) = options.unmatched(plan.iter().map(|(name, _)| label(name))) {
+        let known: Vec<_> = plan.iter().map(|(name, _)| label(name)).collect();
+        if let Some(glob) = glob::unmatched(&options.tables, &known) {
             return Ok(Conclusion::Inconclusive(format!("`tables`: `{glob}` matches no table that is known here")));
         }
         let tally = count_all(&options, &plan, &restored)?;

@@ -1,7 +1,6 @@
 //! What a drill may ask for.
 use std::collections::BTreeMap;
 
-use muster_check::glob;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,13 +33,6 @@ pub(crate) struct LastRun {
 
 /// Data shrink now and then between two backups; a table that lost a tenth of its rows is worth a look.
 pub(crate) const SINCE_LAST_RUN: Tolerance = Tolerance::Share(100_000);
-
-impl Options {
-    /// The first glob that chose nothing: a misspelled one must not pass as a check that looked.
-    pub(crate) fn unmatched(&self, chosen: impl Iterator<Item = String>) -> Option<&str> {
-        glob::unmatched(&self.tables, &chosen.collect::<Vec<_>>())
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "Written")]

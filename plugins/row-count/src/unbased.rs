@@ -21,7 +21,8 @@ pub(crate) fn run(options: &Options, restored: &BTreeMap<Name, Kind>) -> Result<
     let last = options.last_run.as_ref().and_then(|last| Some((last.run.as_str(), last.databases.get(&database)?)));
     let expectations = expectations(options, last.map(|(_, tables)| tables), restored)?;
     let counts = counts(options, restored, &expectations)?;
-    if let Some(glob) = options.unmatched(counts.keys().chain(expectations.keys()).map(label)) {
+    let known: Vec<_> = counts.keys().chain(expectations.keys()).map(label).collect();
+    if let Some(glob) = glob::unmatched(&options.tables, &known) {
         return Ok(Conclusion::Inconclusive(format!("`tables`: `{glob}` matches no table that is known here")));
     }
     let mut different = 0u64;

@@ -10,8 +10,10 @@ use crate::baseline::{ContentDigest, Layout};
 pub const BLOCK_SIZE: u64 = 1000;
 /// Rows of a block that has row digests: 8 MB of them.
 pub(super) const MAX_DETAILED: u64 = 1_000_000;
-/// Of a block in the blocks file.
-const ENCODED: usize = 48;
+/// Bytes of a block in the blocks file.
+pub const ENCODED_BLOCK: usize = 48;
+/// Bytes of a row in the row digests file.
+pub const ENCODED_ROW: usize = size_of::<u64>();
 
 /// The rows of the places from `first` up to the next block's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +25,15 @@ pub struct Block {
 }
 
 impl Block {
-    pub(super) fn bytes(&self) -> [u8; ENCODED] {
-        let mut bytes = [0; ENCODED];
+    pub(super) fn bytes(&self) -> [u8; ENCODED_BLOCK] {
+        let mut bytes = [0; ENCODED_BLOCK];
         bytes[..8].copy_from_slice(&self.first.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.rows.to_be_bytes());
         bytes[16..].copy_from_slice(&self.digest);
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; ENCODED]) -> Self {
+    fn from_bytes(bytes: &[u8; ENCODED_BLOCK]) -> Self {
         let digest = bytes.last_chunk().copied().unwrap_or_default();
         Self { first: first_eight(bytes), rows: first_eight(&bytes[8..]), digest }
     }
@@ -165,7 +167,7 @@ pub enum BadBlocks {
 
 /// What [`encode`] wrote, where it is what the baseline vouches for.
 pub fn decode(bytes: &[u8], content: &ContentDigest) -> Result<Vec<Block>, BadBlocks> {
-    let (whole, rest) = bytes.as_chunks::<ENCODED>();
+    let (whole, rest) = bytes.as_chunks::<ENCODED_BLOCK>();
     if !rest.is_empty() || whole.len() as u64 != content.blocks {
         return Err(BadBlocks::Length);
     }

@@ -16,8 +16,8 @@ mod rows;
 mod tests;
 
 pub use block::{
-    BLOCK_SIZE, BadBlocks, Block, Group, PlaceTooLarge, Prefixes, cut, decode, digest, encode, row_digests,
-    rows_different,
+    BLOCK_SIZE, BadBlocks, Block, ENCODED_BLOCK, ENCODED_ROW, Group, PlaceTooLarge, Prefixes, cut, decode, digest,
+    encode, row_digests, rows_different,
 };
 pub use collect::{Collector, Entry, MAX_HELD, merge};
 pub use matcher::{BlockTooLarge, Detail, Found, Matched, Matcher};

@@ -8,7 +8,7 @@ use drill::spec::Grant;
 use plugin_host::backend::{BaselineTable, Blame, Error, Mismatch, ScanOutcome};
 use serde_json::json;
 
-use crate::world::{Call, Report, checksum, scanned};
+use crate::world::{Call, Report, checksum, completed, scanned};
 
 /// The root that every fake scan finds.
 const SAME: Option<[u8; 32]> = Some([7; 32]);
@@ -69,10 +69,6 @@ async fn why(call: Call) -> String {
         CheckOutcome::Inconclusive { why } | CheckOutcome::Refused { why } => why,
         other => panic!("{other:?}"),
     }
-}
-
-fn completed(summary: &str) -> CheckOutcome {
-    CheckOutcome::Completed { summary: Some(summary.to_owned()) }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use drill::spec::Grant;
 use plugin_host::backend::{ColumnInfo, TableInfo, Value};
 use serde_json::json;
 
-use crate::world::{Call, FakeSql, Newest, Report, freshness};
+use crate::world::{Call, FakeSql, Newest, Report, completed, freshness};
 
 const HOUR: i64 = 3_600_000_000;
 /// 2026-11-22 02:15 UTC, when the run of [`Call`] starts.
@@ -53,10 +53,6 @@ fn call(answers: &[(&str, Result<Newest, &'static str>)]) -> Call {
 async fn run(call: Call) -> (CheckOutcome, Report) {
     let (ended, report) = call.run(freshness()).await;
     (ended.outcome, report)
-}
-
-fn completed(summary: &str) -> CheckOutcome {
-    CheckOutcome::Completed { summary: Some(summary.to_owned()) }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use drill::agent::CheckOutcome;
 use plugin_host::backend::{BaselineTable, TableInfo};
 use serde_json::json;
 
-use crate::world::{Call, FakeSql, Report, row_count};
+use crate::world::{Call, FakeSql, Report, completed, row_count};
 
 fn table(name: &str, kind: &str) -> TableInfo {
     TableInfo {
@@ -40,10 +40,6 @@ fn call(expected: &[(&str, u64)], found: &[(&str, i64)], options: serde_json::Va
 async fn run(call: Call) -> (CheckOutcome, Report) {
     let (ended, report) = call.run(row_count()).await;
     (ended.outcome, report)
-}
-
-fn completed(summary: &str) -> CheckOutcome {
-    CheckOutcome::Completed { summary: Some(summary.to_owned()) }
 }
 
 #[tokio::test]

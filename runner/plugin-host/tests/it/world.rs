@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use drill::agent::CheckOutcome;
 use drill::finding::Severity;
 use drill::spec::{CheckLimits, Grant};
 use plugin_host::backend::{
@@ -57,6 +58,10 @@ pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let release = "../../tests/fixtures/plugins/target/wasm32-wasip2/release";
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(release).join(name).with_extension("wasm");
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}; run `make plugins`", file.display()))
+}
+
+pub(crate) fn completed(summary: &str) -> CheckOutcome {
+    CheckOutcome::Completed { summary: Some(summary.to_owned()) }
 }
 
 /// One call of a check, and all that is around it.

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use drill::agent::BaselinePart;
 use drill::baseline::{Bucketing, ContentDigest};
 use drill::content::{
-    Block, Detail, Found, Matched, Matcher, Prefixes, RowReader, decode, row_digests, rows_different,
+    Block, Detail, ENCODED_BLOCK, ENCODED_ROW, Found, Matched, Matcher, Prefixes, RowReader, decode, row_digests,
+    rows_different,
 };
 use drivers::engine::postgresql::content::PageRange;
 use plugin_host::backend::{Error, Mismatch, ScanOutcome};
@@ -14,10 +15,6 @@ use super::super::pieces::Pieces;
 use super::sink::{Seen, Sink};
 use super::{Shared, host};
 
-/// Bytes of a block in the blocks file.
-const BLOCK: u64 = 48;
-/// Bytes of a row in the row digests file.
-const ROW: u64 = 8;
 /// Different blocks that are told one by one.
 const MISMATCHES: usize = 1_000;
 /// A table with fewer rows is read in one piece, without asking for its size.
@@ -62,7 +59,7 @@ impl Table {
 
     /// The baseline's blocks. Its root vouches for them, whoever handed them over.
     async fn expected(&self) -> Result<Arc<[Block]>, Error> {
-        let length = self.digest.blocks.saturating_mul(BLOCK);
+        let length = self.digest.blocks.saturating_mul(ENCODED_BLOCK as u64);
         let bytes = self.shared.pieces.fetch(BaselinePart::Blocks, self.digest.at, length).await.map_err(host)?;
         let digest = self.digest.clone();
         let blocks = blocking(move || decode(&bytes, &digest)).await?;
@@ -165,7 +162,7 @@ impl<'a> RowDigests<'a> {
     async fn different(&mut self, expected: &[Block], index: usize, found: &[Prefixes]) -> Option<u64> {
         let length = |blocks: &[Block]| {
             let rows = blocks.iter().map(|block| row_digests(block.rows)).fold(0, u64::saturating_add);
-            rows.saturating_mul(ROW)
+            rows.saturating_mul(ENCODED_ROW as u64)
         };
         let index = index.min(expected.len());
         let at = self.at?.saturating_add(length(&expected[self.next..index]));
