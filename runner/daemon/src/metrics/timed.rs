@@ -1,5 +1,6 @@
 //! A store with a clock on it: what each operation took and whether it could be done, and what is told of alerts. It adds
 //! nothing and decides nothing.
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +106,14 @@ impl Store for Timed {
 
     async fn runs(&self, drill: Option<&DrillName>, limit: u32) -> Result<Vec<RunSummary>, Stop> {
         self.time("runs", self.inner.runs(drill, limit)).await
+    }
+
+    async fn newest_of_each(
+        &self,
+        drills: &[DrillName],
+        limit: u32,
+    ) -> Result<BTreeMap<DrillName, Vec<RunSummary>>, Stop> {
+        self.time("newest-of-each", self.inner.newest_of_each(drills, limit)).await
     }
 
     async fn older_runs(

@@ -31,6 +31,13 @@ pub trait Store: Outbox {
     /// Newest first.
     async fn runs(&self, drill: Option<&DrillName>, limit: u32) -> Result<Vec<RunSummary>, Stop>;
 
+    /// The newest of each of these drills, in the order of [`Store::runs`]; a drill that never ran is not there.
+    async fn newest_of_each(
+        &self,
+        drills: &[DrillName],
+        limit: u32,
+    ) -> Result<BTreeMap<DrillName, Vec<RunSummary>>, Stop>;
+
     /// Those that come after `than` in the order of [`Store::runs`], whether that is still there or not.
     async fn older_runs(
         &self,

@@ -98,9 +98,13 @@ pub(super) fn started(drill: &str, minute: u8, pid: u32) -> RunStarted {
 }
 
 pub(super) fn concluded() -> Event {
+    summary(Reason::Proven)
+}
+
+pub(super) fn summary(reason: Reason) -> Event {
     Event::Concluded(Summary {
-        verdict: Verdict::Passed,
-        reason: Reason::Proven,
+        verdict: reason.verdict(),
+        reason,
         message: "everything asked for was seen".to_owned(),
         advice: None,
         recovery_time_milliseconds: Some(21_400),
@@ -248,9 +252,15 @@ async fn runs_are_listed_newest_first(world: &dyn World) {
         runs.into_iter().map(|run| format!("{} {}", run.drill, run.started.strftime("%M"))).collect()
     };
     assert_eq!(drills(store.runs(None, 3).await.unwrap()), ["orders 09", "users 03", "orders 02"]);
-    let orders = "orders".parse().unwrap();
+    let orders: DrillName = "orders".parse().unwrap();
     assert_eq!(drills(store.runs(Some(&orders), 10).await.unwrap()), ["orders 09", "orders 02"]);
     assert!(store.runs(Some(&"none".parse().unwrap()), 10).await.unwrap().is_empty());
+    let asked: [DrillName; 3] = ["orders", "stock", "none"].map(|drill| drill.parse().unwrap());
+    let each = store.newest_of_each(&asked, 1).await.unwrap();
+    assert_eq!(each.into_values().map(drills).collect::<Vec<_>>(), [["orders 09"], ["stock 01"]]);
+    let each = store.newest_of_each(&asked[..1], 10).await.unwrap();
+    assert_eq!(each, BTreeMap::from([(orders.clone(), store.runs(Some(&orders), 10).await.unwrap())]));
+    assert!(store.newest_of_each(&[], 10).await.unwrap().is_empty());
     let than = started("users", 3, 10);
     let older = |drill: Option<drill::id::DrillName>, limit| {
         let (store, than) = (&store, &than);

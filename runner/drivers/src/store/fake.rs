@@ -220,6 +220,21 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn newest_of_each(
+        &self,
+        drills: &[DrillName],
+        limit: u32,
+    ) -> Result<BTreeMap<DrillName, Vec<RunSummary>>, Stop> {
+        let mut found = BTreeMap::new();
+        for drill in drills {
+            let runs = self.runs(Some(drill), limit).await?;
+            if !runs.is_empty() {
+                found.insert(drill.clone(), runs);
+            }
+        }
+        Ok(found)
+    }
+
     async fn older_runs(
         &self,
         drill: Option<&DrillName>,

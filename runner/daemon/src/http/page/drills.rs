@@ -104,16 +104,17 @@ pub(super) async fn page(State(shared): State<Shared>, query: Result<Query<Asked
     drills.retain(|(worry, name, _)| wanted.is_none_or(|wanted| wanted == *worry) && name.as_str().contains(&find));
     drills.sort_by_key(|(worry, name, _)| (*worry, *name));
     let pages = pages(drills.len(), asked.page, wanted, &find);
-    let mut rows = Vec::new();
     let skip = pages.as_ref().map_or(0, |pages| (pages.page - 1) * PAGE);
-    for (worry, name, drill) in drills.into_iter().skip(skip).take(PAGE) {
-        let runs = match drill.last {
-            Some(_) => shared.app.store.runs(Some(name), LINE).await?,
-            None => Vec::new(),
-        };
-        let chart = chart(&runs, drill.drill.objectives.recovery_time, 120, 32);
-        rows.push(Row::of(worry, name, drill, chart, now_at));
-    }
+    let shown: Vec<_> = drills.into_iter().skip(skip).take(PAGE).collect();
+    let ran: Vec<DrillName> =
+        shown.iter().filter(|(.., drill)| drill.last.is_some()).map(|(_, name, _)| (*name).clone()).collect();
+    let runs = shared.app.store.newest_of_each(&ran, LINE).await?;
+    let rows = shown.into_iter().map(|(worry, name, drill)| {
+        let runs = runs.get(name).map_or(&[][..], Vec::as_slice);
+        let chart = chart(runs, drill.drill.objectives.recovery_time, 120, 32);
+        Row::of(worry, name, drill, chart, now_at)
+    });
+    let rows = rows.collect();
     let alerts = shared.app.store.open_alerts().await?;
     html(&DrillsPage {
         at: now(),

@@ -53,14 +53,12 @@ pub(super) fn histories(connection: &Connection) -> Result<Vec<DrillHistory>, Fa
 }
 
 /// Of runs, of slots, and those that were seen, in order.
-pub(super) fn drills(connection: &Connection) -> Result<Vec<DrillName>, Failure> {
-    // Each name is one step in an index, however many runs there are.
+fn drills(connection: &Connection) -> Result<Vec<DrillName>, Failure> {
+    // Each name is one step in an index, however many slots there are.
     let names = "WITH RECURSIVE
-        of_runs (drill) AS (SELECT min(drill) FROM runs UNION ALL
-            SELECT (SELECT min(drill) FROM runs WHERE drill > of_runs.drill) FROM of_runs WHERE drill IS NOT NULL),
         of_slots (drill) AS (SELECT min(drill) FROM slots UNION ALL
             SELECT (SELECT min(drill) FROM slots WHERE drill > of_slots.drill) FROM of_slots WHERE drill IS NOT NULL)
-        SELECT drill FROM of_runs WHERE drill IS NOT NULL UNION SELECT drill FROM of_slots WHERE drill IS NOT NULL
+        SELECT drill FROM run_counts UNION SELECT drill FROM of_slots WHERE drill IS NOT NULL
         UNION SELECT drill FROM seen ORDER BY drill";
     let mut statement = connection.prepare(names)?;
     Ok(statement.query_map([], |row| rows::text(row, 0))?.collect::<Result<_, _>>()?)

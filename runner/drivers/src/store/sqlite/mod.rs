@@ -9,7 +9,7 @@ mod rows;
 mod tests;
 mod trouble;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,6 +116,15 @@ impl Store for SqliteStore {
     async fn runs(&self, drill: Option<&DrillName>, limit: u32) -> Result<Vec<RunSummary>, Stop> {
         let drill = drill.map(|drill| drill.as_str().to_owned());
         self.with("read", move |inner| rows::runs(&inner.connection, drill.as_deref(), limit)).await
+    }
+
+    async fn newest_of_each(
+        &self,
+        drills: &[DrillName],
+        limit: u32,
+    ) -> Result<BTreeMap<DrillName, Vec<RunSummary>>, Stop> {
+        let drills = drills.to_vec();
+        self.with("read", move |inner| rows::newest_of_each(&inner.connection, &drills, limit)).await
     }
 
     async fn older_runs(

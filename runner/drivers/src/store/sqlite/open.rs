@@ -13,11 +13,12 @@ use super::rows;
 use super::trouble::{Failure, stop};
 use crate::store::fold::{DAMAGED_ADVICE, Folded};
 
-const MIGRATIONS: [(&str, &str); 4] = [
+pub(super) const MIGRATIONS: [(&str, &str); 5] = [
     ("V1__initial", include_str!("migrations/V1__initial.sql")),
     ("V2__slots", include_str!("migrations/V2__slots.sql")),
     ("V3__outbox", include_str!("migrations/V3__outbox.sql")),
     ("V4__seen", include_str!("migrations/V4__seen.sql")),
+    ("V5__run_counts", include_str!("migrations/V5__run_counts.sql")),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +179,7 @@ fn check_file(path: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Reads every page, and every reference between tables.
+/// Reads every page, every reference between tables, and what is kept beside what it follows from.
 pub(super) fn check(connection: &Connection) -> Result<(), Failure> {
     let damage: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if damage != "ok" {
@@ -192,7 +193,23 @@ pub(super) fn check(connection: &Connection) -> Result<(), Failure> {
             Stop::internal(format!("a row of {table} belongs to a run that is not there")).advise(DAMAGED_ADVICE),
         ));
     }
+    counts(connection)?;
     ledgers(connection)
+}
+
+/// By them it is found which drills have runs to forget.
+fn counts(connection: &Connection) -> Result<(), Failure> {
+    let sql = "WITH counted AS (SELECT drill, is_self_test, count(*) AS runs FROM runs GROUP BY drill, is_self_test)
+        SELECT drill FROM counted FULL JOIN run_counts USING (drill, is_self_test)
+        WHERE counted.runs IS NOT run_counts.runs LIMIT 1";
+    let wrong: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    match wrong {
+        None => Ok(()),
+        Some(drill) => {
+            let problem = format!("drill {drill} has not as many runs as are counted of it");
+            Err(Failure::Stop(Stop::internal(problem).advise(DAMAGED_ADVICE)))
+        }
+    }
 }
 
 /// Each run by itself, as recovery reads it, and what `runs` shows of it.

@@ -36,24 +36,35 @@ pub(super) fn candidates(
         collect(connection, &sql, params![nanoseconds(before)?, PORTION + 1], &mut found)?;
     }
     let Some(keep) = keep else { return Ok(found.into_values().collect()) };
-    for drill in super::history::drills(connection)? {
-        for of in ["is_self_test = 0", "is_self_test = 1"] {
-            if found.len() >= wanted {
-                return Ok(found.into_values().collect());
-            }
-            // What is kept is counted in the index alone; only what is beyond it is looked at.
-            let sql = format!(
-                "{} WHERE run IN (SELECT run FROM runs WHERE drill = ?1 AND {of}
-                    ORDER BY started DESC, run DESC LIMIT -1 OFFSET ?2)
-                 AND {FORGETTABLE} AND NOT (is_self_test = 0 AND run IS (SELECT run FROM runs
-                    WHERE drill = ?1 AND is_self_test = 0 AND verdict = 'passed' ORDER BY started DESC, run DESC LIMIT 1))
-                 ORDER BY started, run LIMIT ?3",
-                rows::SUMMARY
-            );
-            collect(connection, &sql, params![drill.as_str(), keep, PORTION + 1], &mut found)?;
+    for (drill, is_self_test) in too_many(connection, keep)? {
+        if found.len() >= wanted {
+            break;
         }
+        // A literal, because an index of some rows is not looked at for a parameter.
+        let of = if is_self_test { "is_self_test = 1" } else { "is_self_test = 0" };
+        // What is kept is counted in the index alone; only what is beyond it is looked at.
+        let sql = format!(
+            "{} WHERE run IN (SELECT run FROM runs WHERE drill = ?1 AND {of}
+                ORDER BY started DESC, run DESC LIMIT -1 OFFSET ?2)
+             AND {FORGETTABLE} AND NOT (is_self_test = 0 AND run IS (SELECT run FROM runs
+                WHERE drill = ?1 AND is_self_test = 0 AND verdict = 'passed' ORDER BY started DESC, run DESC LIMIT 1))
+             ORDER BY started, run LIMIT ?3",
+            rows::SUMMARY
+        );
+        collect(connection, &sql, params![drill, keep, PORTION + 1], &mut found)?;
     }
     Ok(found.into_values().collect())
+}
+
+/// Without the name of the index, SQLite walks along all drills in their order.
+pub(super) const TOO_MANY: &str = "SELECT drill, is_self_test FROM run_counts INDEXED BY run_counts_by_number
+    WHERE runs > ?1 ORDER BY drill, is_self_test";
+
+/// Drills with more runs than are kept, or more self-tests.
+fn too_many(connection: &Connection, keep: u32) -> Result<Vec<(String, bool)>, Failure> {
+    let mut statement = connection.prepare_cached(TOO_MANY)?;
+    let found = statement.query_map([keep], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 fn collect(

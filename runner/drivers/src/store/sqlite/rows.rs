@@ -1,7 +1,8 @@
 //! Between rows and values. A row that cannot be read is a database that somebody changed.
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use drill::id::RunId;
+use drill::id::{DrillName, RunId};
 use drill::ledger::{Owner, Stamped};
 use drill::port::{ChainLink, Quarantine, RunSummary};
 use drill::stop::Stop;
@@ -24,8 +25,22 @@ pub(super) fn events(connection: &Connection, run: &RunId) -> Result<Vec<Stamped
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) const SUMMARY: &str = "SELECT run, drill, started, ended, verdict, reason, leftovers, recovery_time_milliseconds, \
-    evidence, trigger FROM runs";
+/// What [`summary`] reads.
+macro_rules! columns {
+    () => {
+        "run, drill, started, ended, verdict, reason, leftovers, recovery_time_milliseconds, evidence, trigger"
+    };
+}
+
+pub(super) const SUMMARY: &str = concat!("SELECT ", columns!(), " FROM runs");
+
+/// For each of many drills one walk along an index, however many runs there are; and one step to each run that is found.
+pub(super) const NEWEST_OF_EACH: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM json_each(?1) AS wanted CROSS JOIN runs WHERE run IN (SELECT newest.run FROM runs AS newest
+        WHERE newest.drill = wanted.value ORDER BY newest.started DESC, newest.run DESC LIMIT ?2)"
+);
 
 /// A row of [`SUMMARY`].
 pub(super) fn summary(row: &Row<'_>) -> Result<RunSummary, Error> {
@@ -54,6 +69,23 @@ pub(super) fn runs(connection: &Connection, drill: Option<&str>, limit: u32) -> 
         None => connection.prepare(&format!("{SUMMARY} {newest} ?1"))?.query_map([limit], summary)?.collect(),
     };
     Ok(found?)
+}
+
+pub(super) fn newest_of_each(
+    connection: &Connection,
+    drills: &[DrillName],
+    limit: u32,
+) -> Result<BTreeMap<DrillName, Vec<RunSummary>>, Failure> {
+    let mut found: BTreeMap<DrillName, Vec<RunSummary>> = BTreeMap::new();
+    let mut statement = connection.prepare_cached(NEWEST_OF_EACH)?;
+    for run in statement.query_map(params![json(&drills)?, limit], summary)? {
+        let run = run?;
+        found.entry(run.drill.clone()).or_default().push(run);
+    }
+    for runs in found.values_mut() {
+        runs.sort_by(|a, b| (b.started, &b.run).cmp(&(a.started, &a.run)));
+    }
+    Ok(found)
 }
 
 pub(super) fn older_runs(

@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod counts;
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
@@ -159,7 +161,7 @@ fn a_newer_schema_is_left_alone() {
     drop(store);
     for mode in [Mode::ReadWrite, Mode::ReadOnly] {
         let stop = place.refused(mode);
-        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 4"), "{stop}");
+        assert!(stop.message.contains("newer muster: its schema is 99, this one knows 5"), "{stop}");
     }
 }
 
@@ -282,14 +284,30 @@ fn what_is_known_of_a_drill_is_found_by_index() {
             format!("SELECT run FROM runs WHERE drill = 'a' AND is_self_test = 0 AND verdict = 'passed' {newest}"),
             "runs_that_passed",
         ),
-        ("SELECT min(drill) FROM runs WHERE drill > 'a'".to_owned(), "runs_of_a_drill"),
+        ("SELECT min(drill) FROM slots WHERE drill > 'a'".to_owned(), "PRIMARY KEY"),
         ("SELECT run FROM runs WHERE drill = 'a' AND is_self_test = 1 ORDER BY started DESC, run DESC LIMIT -1 OFFSET 3".to_owned(), "runs_that_test"),
         ("SELECT run FROM chain WHERE pruned = 1 ORDER BY sequence LIMIT 3".to_owned(), "chain_pruned"),
         ("SELECT run FROM runs WHERE started < 3 ORDER BY started, run LIMIT 3".to_owned(), "runs_newest_first"),
+        (prune::TOO_MANY.replace("?1", "3"), "run_counts_by_number"),
         ("SELECT max(scheduled_for) FROM slots WHERE drill = 'a' AND schedule = 'drill'".to_owned(), "PRIMARY KEY"),
     ] {
         let plan: String =
             inner.connection.query_row(&format!("EXPLAIN QUERY PLAN {query}"), [], |row| row.get(3)).unwrap();
         assert!(plan.contains(index), "{query}: {plan} (wanted {index})");
     }
+}
+
+/// A page shows hundreds of drills, each with its newest runs.
+#[test]
+fn the_newest_runs_of_many_drills_are_found_by_index() {
+    let place = Place::new();
+    let store = place.open();
+    let inner = store.inner.lock().unwrap();
+    let mut statement = inner.connection.prepare(&format!("EXPLAIN QUERY PLAN {}", rows::NEWEST_OF_EACH)).unwrap();
+    let plan = statement.query_map(params!["[\"a\"]", 3], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<String> = plan.collect::<Result<_, _>>().unwrap();
+    let of_runs: Vec<&String> = plan.iter().filter(|step| !step.contains("wanted")).collect();
+    assert!(of_runs.iter().any(|step| step.contains("SEARCH newest USING COVERING INDEX runs_of_a_drill")), "{plan:?}");
+    assert!(of_runs.iter().any(|step| step.contains("SEARCH runs USING PRIMARY KEY (run=?)")), "{plan:?}");
+    assert!(of_runs.iter().all(|step| !step.contains("SCAN")), "{plan:?}");
 }
