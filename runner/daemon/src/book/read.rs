@@ -8,7 +8,7 @@ use std::sync::Arc;
 use drill::config::Compact;
 use drill::file::{self, MAX_SIZE, Options};
 use drill::id::Sha256Digest;
-use drill::schedule::Calendar;
+use drill::schedule::Slots;
 use drill::spec::{Drill, Enforcement};
 use jiff::Timestamp;
 
@@ -140,8 +140,8 @@ fn parse(path: &Path, text: &str, now: Timestamp) -> Result<Drill, String> {
     let shown = path.display().to_string();
     let drill = file::parse(text, options).map_err(|problems| file::render(&problems, &shown, text, false))?;
     if let Some(schedule) = &drill.schedule {
-        let calendar = Calendar::new(schedule, &drill.name)?;
-        if calendar.upcoming(now).is_none() {
+        let slots = Slots::of(schedule, &drill.name)?;
+        if slots.upcoming(now).is_none() {
             return Err("its schedule never comes: a blackout covers each time at which it is due".to_owned());
         }
     }

@@ -34,8 +34,8 @@ pub struct Calendar {
     zone: TimeZone,
 }
 
-/// What a calendar computes with.
-struct Parsed<'a> {
+/// What a calendar computes with: for whoever asks several times in a row, and does not keep it.
+pub struct Slots<'a> {
     drill: &'a DrillName,
     cron: Cron,
     zone: TimeZone,
@@ -69,11 +69,8 @@ pub struct Due {
 impl Calendar {
     /// An error says what of the schedule is not understood.
     pub fn new(schedule: &Schedule, drill: &DrillName) -> Result<Self, String> {
-        let zone = TimeZone::get(&schedule.timezone)
-            .map_err(|error| format!("time zone `{}` is not known here: {error}", schedule.timezone))?;
-        let calendar = Self { drill: drill.clone(), schedule: schedule.clone(), zone };
-        calendar.parse()?;
-        Ok(calendar)
+        let zone = Slots::of(schedule, drill)?.zone;
+        Ok(Self { drill: drill.clone(), schedule: schedule.clone(), zone })
     }
 
     pub fn schedule(&self) -> &Schedule {
@@ -82,24 +79,24 @@ impl Calendar {
 
     /// The first slot that is scheduled after `after` and starts in no blackout.
     pub fn next(&self, after: Timestamp) -> Option<Slot> {
-        self.parsed().next(after)
+        self.slots().next(after)
     }
 
     /// The first slot that starts after `now`, though it may be scheduled before; what fires next.
     pub fn upcoming(&self, now: Timestamp) -> Option<Slot> {
-        self.parsed().upcoming(now)
+        self.slots().upcoming(now)
     }
 
     /// What becomes of `first`, which is due, and of all slots after it that are due by now.
     ///
     /// The newest runs: where it is punctual, or where missed runs run once, and it is not too late. The others were missed.
     pub fn due(&self, first: Slot, now: Timestamp) -> Due {
-        self.parsed().due(first, now)
+        self.slots().due(first, now)
     }
 
     /// Until when a slot may begin: its start deadline, by default the next slot.
     pub fn deadline(&self, slot: Slot) -> Timestamp {
-        self.parsed().deadline(slot)
+        self.slots().deadline(slot)
     }
 
     /// The end of the blackout that `at` lies in.
@@ -107,24 +104,33 @@ impl Calendar {
         if self.schedule.blackout.is_empty() {
             return None;
         }
-        self.parsed().blackout_end(at)
+        self.slots().blackout_end(at)
     }
 
-    fn parsed(&self) -> Parsed<'_> {
-        self.parse().expect("the same words were understood when the calendar was made")
+    fn slots(&self) -> Slots<'_> {
+        Slots::with(&self.schedule, &self.drill, self.zone.clone())
+            .expect("the same words were understood when the calendar was made")
+    }
+}
+
+impl<'a> Slots<'a> {
+    /// An error says what of the schedule is not understood.
+    pub fn of(schedule: &Schedule, drill: &'a DrillName) -> Result<Self, String> {
+        let zone = TimeZone::get(&schedule.timezone)
+            .map_err(|error| format!("time zone `{}` is not known here: {error}", schedule.timezone))?;
+        Self::with(schedule, drill, zone)
     }
 
-    fn parse(&self) -> Result<Parsed<'_>, String> {
-        let schedule = &self.schedule;
+    fn with(schedule: &Schedule, drill: &'a DrillName, zone: TimeZone) -> Result<Self, String> {
         let blackouts = schedule.blackout.iter().map(|blackout| {
             let duration = SignedDuration::try_from(blackout.duration)
                 .map_err(|_| format!("a blackout of {:?} is too long", blackout.duration))?;
             Ok((cron(&blackout.cron)?, duration))
         });
-        Ok(Parsed {
-            drill: &self.drill,
+        Ok(Self {
+            drill,
             cron: cron(&schedule.cron)?,
-            zone: self.zone.clone(),
+            zone,
             jitter: schedule.jitter,
             start_deadline: schedule.start_deadline,
             missed: schedule.missed,
@@ -133,8 +139,9 @@ impl Calendar {
     }
 }
 
-impl Parsed<'_> {
-    fn next(&self, after: Timestamp) -> Option<Slot> {
+impl Slots<'_> {
+    /// As [`Calendar::next`].
+    pub fn next(&self, after: Timestamp) -> Option<Slot> {
         let mut slot = self.following(after)?;
         for _ in 0..BLACKOUTS {
             let Some(blackout) = self.blackout(slot.starts) else { return Some(slot) };
@@ -148,7 +155,8 @@ impl Parsed<'_> {
         None
     }
 
-    fn upcoming(&self, now: Timestamp) -> Option<Slot> {
+    /// As [`Calendar::upcoming`].
+    pub fn upcoming(&self, now: Timestamp) -> Option<Slot> {
         // Of the slots scheduled before, only the last can still have to start.
         let delayed = self.latest(now, true).filter(|slot| slot.starts > now && self.blackout(slot.starts).is_none());
         delayed.or_else(|| self.next(now))

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drill::id::DrillName;
-use drill::schedule::Calendar;
+use drill::schedule::Slots;
 use drill::spec::Drill;
 use drill::verdict::{Reason, Verdict};
 use jiff::Timestamp;
@@ -112,9 +112,9 @@ impl Worries {
 
 /// One slot may be late or missed; with the second one nobody may believe that all is well.
 fn stale_at(name: &DrillName, drill: &Drill, since: Timestamp) -> Option<Timestamp> {
-    let calendar = Calendar::new(drill.schedule.as_ref()?, name).ok()?;
-    let first = calendar.next(since)?;
-    Some(calendar.next(first.scheduled_for)?.starts)
+    let slots = Slots::of(drill.schedule.as_ref()?, name).ok()?;
+    let first = slots.next(since)?;
+    Some(slots.next(first.scheduled_for)?.starts)
 }
 
 /// Why a run ended as it did, for people.
