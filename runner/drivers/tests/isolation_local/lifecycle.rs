@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(what_was_planted_in_data_goes_and_misleads_nobody),
         test!(two_state_directories_do_not_know_each_other),
         test!(a_provision_that_nobody_awaits_leaves_nothing),
+        test!(a_release_waits_for_a_sandbox_that_is_on_its_way),
         test!(a_directory_that_nobody_awaits_is_not_left),
         test!(the_runs_user_is_no_one_elses),
         test!(whoever_wakes_in_a_sandbox_waits_for_its_turn),
@@ -152,6 +153,44 @@ async fn a_provision_that_nobody_awaits_leaves_nothing(place: Place) {
         assert_eq!(processes(&run), 0, "after {patience} ms");
         assert_eq!(place.isolation.leftovers().await.expect("looked"), [], "after {patience} ms");
     }
+}
+
+/// Bubblewrap that begins late, when its provision was given up: a look before that would miss it.
+async fn a_release_waits_for_a_sandbox_that_is_on_its_way(place: Place) {
+    let late = tempfile::tempdir().expect("a directory");
+    let mode = |path: &Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("its mode is set");
+    };
+    mode(late.path(), 0o777);
+    let (bwrap, asked, gate) = (late.path().join("bwrap"), late.path().join("asked"), late.path().join("gate"));
+    let script = format!(
+        "#!/bin/sh\n: > {}\nuntil [ -e {} ]; do /bin/sleep 0.01; done\nexec /usr/bin/bwrap \"$@\"\n",
+        asked.display(),
+        gate.display()
+    );
+    std::fs::write(&bwrap, script).expect("written");
+    mode(&bwrap, 0o755);
+    let mut config = LocalConfig::new(&place.root, std::env::current_exe().expect("our own path"));
+    config.bwrap = bwrap;
+    let isolation = LocalIsolation::new(config).expect("it is not tried yet");
+    let run = support::run_id();
+    isolation.prepare(&run).await.expect("prepared");
+    let inputs = SandboxInputs { port: 5432, ..SandboxInputs::default() };
+    let spec = SandboxSpec { run: run.clone(), limits: LIMITS, inputs };
+    tokio::select! {
+        provisioned = isolation.provision(spec) => panic!("before bubblewrap began: {:?}", provisioned.err()),
+        () = until("bubblewrap is asked for", || asked.exists()) => {}
+    }
+    // Nobody awaits it any more.
+    let mut release = isolation.release(&run, Resource::Sandbox, None);
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut release).await;
+    assert!(early.is_err(), "its sandbox was still on its way: {early:?}");
+    std::fs::write(gate, "").expect("written");
+    release.await.expect("released");
+    isolation.release(&run, Resource::Storage, None).await.expect("released");
+    assert_eq!(processes(&run), 0);
+    assert_eq!(isolation.leftovers().await.expect("looked"), []);
 }
 
 async fn a_directory_that_nobody_awaits_is_not_left(place: Place) {
