@@ -65,7 +65,7 @@ impl State {
             !same
         } else {
             let next = calendar.as_ref().and_then(|calendar| first_slot(calendar, &words, own, now));
-            self.drills.insert(name.clone(), Known::new(drill, file, calendar, history, now));
+            self.drills.insert(name.clone(), Box::new(Known::new(drill, file, calendar, history, now)));
             self.schedule(name, next);
             own.and_then(|own| own.seen.as_ref()).is_none_or(|(seen, _)| *seen != words)
         };

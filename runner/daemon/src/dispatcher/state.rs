@@ -52,7 +52,8 @@ pub(super) enum Outcome {
 
 pub(super) struct State {
     concurrency: Concurrency,
-    pub(super) drills: BTreeMap<DrillName, Known>,
+    /// Boxed: a map that is filled in order is half empty.
+    pub(super) drills: BTreeMap<DrillName, Box<Known>>,
     /// What the store knew of drills that have not been seen yet.
     pub(super) histories: BTreeMap<DrillName, DrillHistory>,
     /// By the time at which each drill's next slot starts.
@@ -125,7 +126,7 @@ impl State {
         while !self.held && self.running < self.concurrency.total {
             let Some(test) = self.tests.next_waiting(after.as_ref()) else { break };
             let is_free = |known: &Known| known.running.is_none() && known.waiting.is_none() && self.has_room(known);
-            if self.drills.get(&test.drill).is_some_and(is_free) {
+            if self.drills.get(&test.drill).is_some_and(|known| is_free(known)) {
                 self.tests.begun(&test);
                 let trigger = Trigger::SelfTest { damage: test.damage, scheduled_for: Some(test.slot.scheduled_for) };
                 actions.extend(self.begin(&test.drill, trigger, None, now).map(Action::Begin));
