@@ -122,6 +122,29 @@ fn a_stop_lets_a_run_finish_and_a_second_one_does_not_wait() {
 }
 
 #[test]
+fn what_checks_reported_is_there_after_a_restart_from_the_first_scrape_on() {
+    let place = Place::new();
+    drill_often(&place, "orders", "");
+    let reported = |daemon: &Daemon| {
+        let text = daemon.get("/metrics");
+        let lines = text.lines().filter(|line| line.starts_with("muster_check_metric{drill=\"orders\""));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let daemon = Daemon::start(&place, DRILLS);
+    let before =
+        daemon.wait_for("what checks report", |daemon| Some(reported(daemon)).filter(|found| !found.is_empty()));
+    assert!(before.iter().any(|line| line.contains("metric=\"tables\"")), "{before:?}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0, Some(0));
+
+    let daemon = Daemon::start(&place, DRILLS);
+    assert_eq!(reported(&daemon), before);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().0, Some(0));
+    place.assert_nothing_left();
+}
+
+#[test]
 fn the_command_line_starts_waits_cancels_and_looks() {
     let place = Place::new();
     drill_often(&place, "orders", "");

@@ -257,6 +257,7 @@ fn ended() -> Event {
         database: "orders".to_owned(),
         outcome: CheckOutcome::Completed { summary: Some("38 tables, 12,402,118 rows".to_owned()) },
         usage,
+        figures: Vec::new(),
     })
 }
 
@@ -279,8 +280,8 @@ pub(crate) fn of_databases(databases: &[&str], wrong: bool) -> Vec<Event> {
                 if wrong {
                     let (check, database) = ("content".to_owned(), names[0].clone());
                     let outcome = CheckOutcome::Trapped { why: "unreachable".to_owned() };
-                    let usage = CheckUsage::default();
-                    events.push(Event::CheckEnded(CheckEnded { check, database, outcome, usage }));
+                    let (usage, figures) = (CheckUsage::default(), Vec::new());
+                    events.push(Event::CheckEnded(CheckEnded { check, database, outcome, usage, figures }));
                 }
             }
             other => events.push(other),

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use drill::agent::{CheckOutcome, CheckUsage};
 use drill::finding::{Finding, Severity};
 use drill::id::{DrillName, RunId, Sha256Digest};
-use drill::ledger::{CheckEnded, Damage, Event, Owner, PhaseOutcome, Resource, RunStarted, Stamped, Summary, Trigger};
+use drill::ledger::{
+    CheckEnded, Damage, Event, Figure, Owner, PhaseOutcome, Resource, RunStarted, Stamped, Summary, Trigger,
+};
 use drill::phase::Phase;
 use drill::port::{Alert, Delivery, Outbox, Store};
 use drill::spec::{Fidelity, Objectives};
@@ -324,12 +326,18 @@ fn events() -> Vec<Event> {
             database: "d".to_owned(),
             outcome: CheckOutcome::Completed { summary: None },
             usage,
+            figures: vec![figure("rows", &[("table", "public.\"orders\"")]), figure("age_seconds", &[])],
         }),
         Event::ReleaseFailed { resource: Resource::Storage, stop: Stop::internal("busy") },
         concluded(Reason::CheckFailed),
         Event::EvidenceWritten { path: "/e".to_owned(), digest: Sha256Digest::of(b"e"), sequence: 1 },
         Event::Ended { leftovers: Leftovers::Some },
     ]
+}
+
+fn figure(name: &str, labels: &[(&str, &str)]) -> Figure {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Figure::new(name.to_owned(), labels, 0.5).expect("a figure")
 }
 
 fn concluded(reason: Reason) -> Event {

@@ -265,6 +265,7 @@ mod tests {
             database: "d".to_owned(),
             outcome: CheckOutcome::Completed { summary: None },
             usage: crate::agent::CheckUsage::default(),
+            figures: Vec::new(),
         })
     }
 
@@ -302,6 +303,7 @@ mod tests {
             database: "d".to_owned(),
             outcome: CheckOutcome::Trapped { why: "unreachable".to_owned() },
             usage: crate::agent::CheckUsage::default(),
+            figures: Vec::new(),
         })
     }
 

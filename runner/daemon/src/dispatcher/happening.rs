@@ -51,14 +51,6 @@ pub enum RunUpdate {
         expires_at: Timestamp,
         renewed: bool,
     },
-    /// A check reports a figure; the last value of a series counts.
-    Metric {
-        check: String,
-        database: String,
-        name: String,
-        labels: Vec<(String, String)>,
-        value: f64,
-    },
 }
 
 /// Why a slot was not run. Stable names: they are a metric's label.
@@ -141,13 +133,6 @@ impl Observer for OfRun {
                 unit: unit.to_owned(),
             },
             Update::Lease { expires_at, renewed } => RunUpdate::Lease { expires_at, renewed },
-            Update::Metric { check, database, name, labels, value } => RunUpdate::Metric {
-                check: check.to_owned(),
-                database: database.to_owned(),
-                name: name.to_owned(),
-                labels: labels.to_vec(),
-                value,
-            },
             Update::Log { .. } | Update::Alert(_) | Update::NotWritten(_) | Update::KeyMade { .. } => return,
         };
         let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use drill::agent::{FromAgent, Job, JobCheck, JobDatabase};
 use drill::finding::{Finding, Severity};
 use drill::id::Sha256Digest;
-use drill::ledger::{CheckEnded, Event, Plugin as PluginRecord};
+use drill::ledger::{CheckEnded, Event, FIGURES, Figure, Plugin as PluginRecord};
 use drill::manifest::Manifest;
 use drill::phase::Phase;
 use drill::port::{Lease, LeaseRequest, Server};
@@ -323,16 +323,17 @@ async fn drive(
     let job = agent.run_job(job, baselines, events);
     let mut job = std::pin::pin!(job);
     let mut renewal = renewals(context, request);
+    let mut reported = Reported::default();
     // Polled beside the job: it may have to write a piece of the baseline to its end before anything else can be said.
     let mut saying: Option<Saying<'_>> = None;
     let mut grace = None;
     loop {
         let patience = grace.unwrap_or_else(|| Instant::now() + Duration::from_hours(24));
         tokio::select! {
-            Some(event) = heard.recv() => record(context, event).await?,
+            Some(event) = heard.recv() => record(context, event, &mut reported).await?,
             ended = &mut job => {
                 while let Ok(event) = heard.try_recv() {
-                    record(context, event).await?;
+                    record(context, event, &mut reported).await?;
                 }
                 return if grace.is_some() { Err(interrupted(Phase::Validate)) } else { ended };
             }
@@ -369,7 +370,33 @@ fn renewals(context: &Context<'_>, request: &LeaseRequest) -> tokio::time::Inter
     tokio::time::interval_at(Instant::now() + first, request.ttl * 2 / 3)
 }
 
-async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
+/// What checks report, until they end and the ledger has it.
+#[derive(Default)]
+struct Reported {
+    /// By check and database: several run at one time.
+    figures: BTreeMap<(String, String), Vec<Figure>>,
+    /// Of the run until now.
+    count: usize,
+}
+
+impl Reported {
+    /// The last value of a figure counts. What is too much is left out.
+    fn add(&mut self, check: String, database: String, figure: Figure) {
+        let figures = self.figures.entry((check, database)).or_default();
+        if let Some(known) = figures.iter_mut().find(|known| known.is_same(&figure)) {
+            *known = figure;
+        } else if self.count < FIGURES {
+            self.count += 1;
+            figures.push(figure);
+        }
+    }
+
+    fn take(&mut self, check: &str, database: &str) -> Vec<Figure> {
+        self.figures.remove(&(check.to_owned(), database.to_owned())).unwrap_or_default()
+    }
+}
+
+async fn record(context: &Context<'_>, event: FromAgent, reported: &mut Reported) -> Result<(), Stop> {
     let journal = context.journal;
     match event {
         FromAgent::Finding { check, database, severity, subject, message, details } => {
@@ -377,7 +404,8 @@ async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
             journal.append(Event::Finding(finding)).await
         }
         FromAgent::CheckEnded { check, database, outcome, usage } => {
-            journal.append(Event::CheckEnded(CheckEnded { check, database, outcome, usage })).await
+            let figures = reported.take(&check, &database);
+            journal.append(Event::CheckEnded(CheckEnded { check, database, outcome, usage, figures })).await
         }
         FromAgent::Progress { check, database, done, total, unit } => {
             journal.observer().update(Update::Check { name: &check, database: &database, done, total, unit: &unit });
@@ -399,10 +427,35 @@ async fn record(context: &Context<'_>, event: FromAgent) -> Result<(), Stop> {
         }
         // For who watches the drill over time; the evidence holds findings only.
         FromAgent::Metric { check, database, name, labels, value } => {
-            let (check, database, name, labels) = (&check, &database, &name, &labels);
-            journal.observer().update(Update::Metric { check, database, name, labels, value });
+            if let Some(figure) = Figure::new(name, labels, value) {
+                reported.add(check, database, figure);
+            }
             Ok(())
         }
         FromAgent::Ready | FromAgent::Probed { .. } | FromAgent::Want { .. } | FromAgent::Done { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(name: &str, value: f64) -> Figure {
+        Figure::new(name.to_owned(), Vec::new(), value).expect("a figure")
+    }
+
+    #[test]
+    fn a_run_keeps_the_last_value_of_a_bounded_number_of_figures() {
+        let mut reported = Reported::default();
+        let mut add = |check: &str, figure| reported.add(check.to_owned(), "shop".to_owned(), figure);
+        for n in 0..FIGURES {
+            add("rows", figure(&format!("m{n}"), 1.0));
+        }
+        add("rows", figure("one_more", 1.0));
+        add("other", figure("one_more", 1.0));
+        add("rows", figure("m0", 2.0));
+        let of_rows = reported.take("rows", "shop");
+        assert_eq!((of_rows.len(), &of_rows[0]), (FIGURES, &figure("m0", 2.0)));
+        assert_eq!((reported.take("rows", "shop"), reported.take("other", "shop")), (vec![], vec![]));
     }
 }

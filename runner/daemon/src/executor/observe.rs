@@ -29,14 +29,6 @@ pub enum Update<'a> {
         expires_at: jiff::Timestamp,
         renewed: bool,
     },
-    /// A check reports a figure; the last value of a series counts.
-    Metric {
-        check: &'a str,
-        database: &'a str,
-        name: &'a str,
-        labels: &'a [(String, String)],
-        value: f64,
-    },
     Log {
         check: &'a str,
         message: &'a str,

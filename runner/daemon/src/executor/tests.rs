@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use drill::finding::Severity;
 use drill::id::Sha256Digest;
-use drill::ledger::{Damage, Event, Resource};
+use drill::ledger::{Damage, Event, Figure, Resource};
 use drill::phase::Phase;
 use drill::port::{Outbox, Store};
 use drill::proof::{Expected, Probe};
@@ -30,6 +30,8 @@ async fn a_whole_run_passes_and_leaves_nothing() {
     assert_eq!((ended.summary.verdict, ended.leftovers), (Verdict::Passed, Leftovers::None), "{:?}", ended.summary);
     assert_eq!(outside.world.existing(), []);
     assert!(ended.state.evidence.is_some());
+    let figures = vec![Figure { name: "tables".to_owned(), labels: Vec::new(), value: 38.0 }];
+    assert_eq!(ended.state.checks[0].figures, figures, "the last value, and only what can be a series");
 }
 
 /// Invariants 3 and 5.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use drill::id::{DrillName, RunId, Sha256Digest};
 use drill::ledger::{Event, Resource, RunStarted, Stamped, Trigger};
-use drill::schedule::Calendar;
+use drill::schedule::Slots;
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use jiff::{SignedDuration, Timestamp};
@@ -32,7 +32,6 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::timed::Timed;
 
 use self::fixed::Fixed;
-use self::of_check::Series;
 use self::of_drill::{Going, OfDrill, damage_of};
 use crate::dispatcher::{Happening, Listener, RunUpdate, Skip, View};
 
@@ -138,7 +137,7 @@ impl Metrics {
                 if let Some(ended) = all.remove(drill)
                     && ended.self_test.is_none()
                 {
-                    lock(&self.of(drill)).last = Some(Box::new(ended.seen));
+                    lock(&self.of(drill)).last = Some(ended.seen.kept());
                 }
             }
             _ => {}
@@ -152,7 +151,7 @@ impl Metrics {
         let due = self.view().and_then(|view| {
             let schedule = view.drills.get(&started.drill)?.drill.schedule.clone()?;
             let before = scheduled_for.checked_sub(SignedDuration::from_nanos(1)).ok()?;
-            Calendar::new(&schedule, &started.drill).ok()?.next(before)
+            Slots::of(&schedule, &started.drill).ok()?.next(before)
         });
         // None where the file has another schedule by now.
         if let Some(slot) = due.filter(|slot| slot.scheduled_for == scheduled_for) {
@@ -198,14 +197,6 @@ impl Listener for Metrics {
                 }
                 if *renewed {
                     self.fixed.leases.renewed();
-                }
-            }
-            Happening::Run { drill, run, update: RunUpdate::Metric { check, database, name, labels, value } } => {
-                let series = Series::new(check, database, name, labels);
-                if let (Some(series), Some(going)) = (series, lock(&self.going).get_mut(drill))
-                    && going.run == *run
-                {
-                    going.seen.metric(series, *value);
                 }
             }
             Happening::Run { update: RunUpdate::Progress { .. } | RunUpdate::Check { .. }, .. } => {}

@@ -1,11 +1,10 @@
 //! What is kept of one drill: counts since this daemon began, and what its last run was like. Small, because there may be
 //! thousands.
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drill::finding::Severity;
 use drill::id::{RunId, Sha256Digest};
-use drill::ledger::{CheckEnded, Damage, Event, Resource, RunStarted, Stamped, Summary, Trigger};
+use drill::ledger::{CheckEnded, Damage, Event, FIGURES, Resource, RunStarted, Stamped, Summary, Trigger};
 use drill::phase::Phase;
 use drill::verdict::Reason;
 use jiff::Timestamp;
@@ -15,8 +14,6 @@ use crate::dispatcher::Skip;
 
 /// Checks of one run that have series of their own; a drill file may name more than anybody would look at.
 pub(super) const CHECKS: usize = 50;
-/// And series that its checks report; each check has a limit of its own as well.
-pub(super) const REPORTED: usize = 200;
 
 #[derive(Default)]
 pub(super) struct OfDrill {
@@ -73,6 +70,7 @@ impl OfDrill {
             if let Some((_, count)) = self.runs.iter_mut().find(|(reason, _)| *reason == summary.reason) {
                 *count += 1;
             } else {
+                self.runs.reserve_exact(1);
                 self.runs.push((summary.reason, 1));
             }
             return;
@@ -100,9 +98,10 @@ pub(super) struct Seen {
     pub(super) boundary_overhead: Option<Duration>,
     /// By severity: info, warning, failure.
     pub(super) findings: [u32; 3],
-    pub(super) checks: BTreeMap<Box<str>, Usage>,
-    /// What checks reported. The ledger does not have it: it is not there after a restart, until the next run.
-    pub(super) reported: BTreeMap<Series, f64>,
+    /// Few: a map would take several times the room.
+    pub(super) checks: Vec<(Box<str>, Usage)>,
+    /// What checks reported.
+    pub(super) reported: Vec<(Series, f64)>,
 }
 
 /// What one check took of one run, over all databases.
@@ -132,20 +131,35 @@ impl Seen {
         }
     }
 
-    pub(super) fn metric(&mut self, series: Series, value: f64) {
-        if self.reported.len() < REPORTED || self.reported.contains_key(&series) {
-            self.reported.insert(series, value);
-        }
-    }
-
     fn check(&mut self, check: &CheckEnded) {
-        if self.checks.len() >= CHECKS && !self.checks.contains_key(check.check.as_str()) {
-            return;
+        for figure in &check.figures {
+            let Some(series) = Series::new(check, figure) else { continue };
+            if let Some((_, value)) = self.reported.iter_mut().find(|(known, _)| *known == series) {
+                *value = figure.value;
+            } else if self.reported.len() < FIGURES {
+                self.reported.push((series, figure.value));
+            }
         }
-        let usage = self.checks.entry(check.check.as_str().into()).or_default();
+        let name = check.check.as_str();
+        let place = match self.checks.iter().position(|(known, _)| **known == *name) {
+            Some(place) => place,
+            None if self.checks.len() >= CHECKS => return,
+            None => {
+                self.checks.push((name.into(), Usage::default()));
+                self.checks.len() - 1
+            }
+        };
+        let usage = &mut self.checks[place].1;
         usage.wall_time += check.usage.wall_time;
         usage.cpu_time += check.usage.cpu_time;
         usage.memory = usage.memory.max(check.usage.memory);
+    }
+
+    /// Nothing more comes.
+    pub(super) fn kept(mut self) -> Box<Self> {
+        self.checks.shrink_to_fit();
+        self.reported.shrink_to_fit();
+        Box::new(self)
     }
 }
 

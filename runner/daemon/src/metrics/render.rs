@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use drill::ledger::Resource;
 use drill::phase::Phase;
 use drill::port::RunSummary;
-use drill::schedule::Calendar;
+use drill::schedule::Slots;
 use drill::spec::Drill;
 use drill::verdict::{Leftovers, Reason};
 use jiff::Timestamp;
@@ -264,8 +264,7 @@ fn results(text: &mut Text, rows: &[Row<'_>]) {
 
 /// After what muster measures of checks, what they report themselves.
 fn reported(text: &mut Text, rows: &[Row<'_>]) {
-    let help = "What checks of the last run reported, by the name that their plugins give it. Not there after a restart, until \
-                the next run.";
+    let help = "What checks of the last run reported, by the name that their plugins give it.";
     text.family("muster_check_metric", Kind::Gauge, help);
     for row in rows {
         for (series, value) in lock(&row.kept).last.iter().flat_map(|last| &last.reported) {
@@ -328,14 +327,14 @@ fn due(row: &Row<'_>, now: Timestamp) -> Option<Timestamp> {
 /// When a success that comes after `since` is overdue: the next run is due, has had what its objectives tolerate, and nobody
 /// saw it pass. Without an objective for the recovery point it has until the slot after.
 pub(super) fn success_due(drill: &Drill, since: Timestamp) -> Option<Timestamp> {
-    let calendar = Calendar::new(drill.schedule.as_ref()?, &drill.name).ok()?;
-    let slot = calendar.next(since)?;
+    let slots = Slots::of(drill.schedule.as_ref()?, &drill.name).ok()?;
+    let slot = slots.next(since)?;
     match drill.objectives.recovery_point {
         Some(point) => {
             let patience = point.saturating_add(drill.objectives.recovery_time.unwrap_or_default()).max(PATIENCE);
             slot.starts.checked_add(patience).ok()
         }
-        None => Some(calendar.next(slot.scheduled_for)?.starts.max(slot.starts.checked_add(PATIENCE).ok()?)),
+        None => Some(slots.next(slot.scheduled_for)?.starts.max(slot.starts.checked_add(PATIENCE).ok()?)),
     }
 }
 

@@ -26,7 +26,7 @@ impl Metrics {
             let mut kept = lock(&kept);
             // A run that ended meanwhile is newer.
             if kept.last.is_none() {
-                kept.last = Some(Box::new(seen));
+                kept.last = Some(seen.kept());
                 kept.last_reason = last.reason;
             }
         }

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod leases;
+mod reported;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -306,7 +307,8 @@ fn more_checks_than_anybody_looks_at_have_no_series_of_their_own() {
     let usage = CheckUsage { cpu_time: Duration::from_secs(1), wall_time: Duration::from_secs(2), memory: 1 << 20 };
     let check = |n: usize, database: &str| {
         let outcome = CheckOutcome::Completed { summary: None };
-        Event::CheckEnded(CheckEnded { check: format!("check-{n}"), database: database.to_owned(), outcome, usage })
+        let (check, database) = (format!("check-{n}"), database.to_owned());
+        Event::CheckEnded(CheckEnded { check, database, outcome, usage, figures: Vec::new() })
     };
     let mut events: Vec<Event> = (0..500).map(|n| check(n, "a")).collect();
     events.push(check(0, "b"));
@@ -442,51 +444,11 @@ async fn a_timed_store_is_the_same_store_with_a_clock() {
 }
 
 #[test]
-fn what_a_check_reports_is_a_bounded_number_of_series_of_the_last_run() {
-    let (metrics, _) = metrics(vec![known(drill("orders", ""))]);
-    let started = sample::started("orders", Path::new("/evidence"));
-    let report = |name: &str, labels: &[(&str, &str)], value: f64| {
-        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (check, database) = ("freshness".to_owned(), "shop".to_owned());
-        let update = RunUpdate::Metric { check, database, name: name.to_owned(), labels, value };
-        metrics.heard(&Happening::Run { drill: name_of_orders(), run: started.run.clone(), update });
-    };
-    let mut events = sample::stamp(&started, vec![Event::Concluded(sample::summary(Reason::Proven, "fine")), ended()]);
-    let last = events.split_off(1);
-    for event in events {
-        tell(&metrics, &started, event);
-    }
-    report("age_seconds", &[("table", "public.\"orders\"")], 12.5);
-    report("age_seconds", &[("table", "public.\"orders\"")], 13.5);
-    report("age_seconds", &[("drill", "stock")], 1.0);
-    (0..500).for_each(|n| report(&format!("m{n}"), &[], 1.0));
-    assert!(!metrics.render().contains("muster_check_metric{"), "the last run's figures, and it has not ended");
-    for event in last {
-        tell(&metrics, &started, event);
-    }
-    let text = metrics.render();
-    let series = "muster_check_metric{drill=\"orders\",check=\"freshness\",database=\"shop\",metric=\"age_seconds\",\
-                  table=\"public.\\\"orders\\\"\"}";
-    assert_has(&text, &[(series, 13.5)]);
-    assert!(!text.contains("drill=\"stock\""), "{text}");
-    assert_eq!(text.matches("muster_check_metric{").count(), 200);
-    assert!(!text.contains(started.run.as_str()));
-}
-
-fn name_of_orders() -> DrillName {
-    name("orders")
-}
-
-fn ended() -> Event {
-    Event::Ended { leftovers: Leftovers::None }
-}
-
-#[test]
 fn a_run_that_somebody_else_ended_counts() {
     let (metrics, _) = metrics(vec![known(drill("orders", ""))]);
     let started = sample::started("orders", Path::new("/evidence"));
     let summary = sample::summary(Reason::Interrupted, "its process is gone");
-    let (drill, run) = (name_of_orders(), started.run);
+    let (drill, run) = (name("orders"), started.run);
     metrics.heard(&Happening::Recovered { drill, run, trigger: Trigger::Command, summary });
     let counted = "muster_runs_total{drill=\"orders\",verdict=\"inconclusive\",reason=\"interrupted\"}";
     assert_has(&metrics.render(), &[(counted, 1.0)]);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::{CheckOutcome, CheckUsage};
 use crate::finding::Finding;
 use crate::id::{DrillName, RunId, Sha256Digest};
+use crate::ledger::figure::Figure;
 use crate::manifest::SnapshotTimeFrom;
 use crate::phase::Phase;
 use crate::proof::{IsolationProof, LeaseProof, LimitInForce, ReleaseProof};
@@ -318,13 +319,16 @@ pub struct Plugin {
     pub grants: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckEnded {
     pub check: String,
     pub database: String,
     pub outcome: CheckOutcome,
     pub usage: CheckUsage,
+    /// What it reported; of all checks of a run together at most [`FIGURES`](crate::ledger::FIGURES).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

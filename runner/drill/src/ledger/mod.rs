@@ -3,6 +3,7 @@
 //! [`Event`] is written before and after each effect; [`State`] is what the events add up to; [`plan_teardown`] decides, from
 //! the state alone, what is still owed. The normal end, a cancel, a crash and `muster reap` execute the same plan.
 mod event;
+mod figure;
 mod plan;
 mod state;
 
@@ -10,5 +11,6 @@ pub use event::{
     Answer, Artifact, CheckEnded, Damage, Damaged, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted, Stamped,
     Summary, Trigger, Vouched,
 };
+pub use figure::{FIGURES, Figure};
 pub use plan::{Database, plan_teardown};
 pub use state::{Held, IllegalEvent, PhaseRecord, State};

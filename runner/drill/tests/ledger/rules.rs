@@ -6,7 +6,7 @@ use drill::agent::{CheckOutcome, CheckUsage};
 use drill::finding::{Finding, Severity};
 use drill::id::Sha256Digest;
 use drill::ledger::{
-    Answer, Artifact, CheckEnded, Damaged, Database, Event, Owner, PhaseOutcome, Plugin, Resource, RunStarted,
+    Answer, Artifact, CheckEnded, Damaged, Database, Event, Figure, Owner, PhaseOutcome, Plugin, Resource, RunStarted,
     Stamped, State, Summary,
 };
 use drill::phase::Phase;
@@ -148,6 +148,7 @@ fn notes() -> Vec<Event> {
             database: "orders".to_owned(),
             outcome: CheckOutcome::Cancelled,
             usage: CheckUsage::default(),
+            figures: vec![Figure { name: "tables".to_owned(), labels: Vec::new(), value: 38.5 }],
         }),
         Event::Connections { lines: vec!["c".to_owned()] },
         Event::Quarantined { digest: digest() },

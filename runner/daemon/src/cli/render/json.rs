@@ -71,11 +71,6 @@ impl Observer for Json {
             Update::Lease { expires_at, renewed } => {
                 json!({ "type": "lease", "expiresAt": expires_at, "renewed": renewed })
             }
-            Update::Metric { check, database, name, labels, value } => {
-                let labels: serde_json::Map<String, Value> =
-                    labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-                json!({ "type": "metric", "check": check, "database": database, "name": name, "labels": labels, "value": value })
-            }
             Update::Log { check, message } => json!({ "type": "log", "check": check, "message": message }),
             Update::NotWritten(ended) => {
                 let mut result = result(&ended.state);

@@ -62,7 +62,7 @@ impl Observer for Text {
                 inner.screen.progress(name, &work(done, total, unit), share(done, total));
             }
             // The run's own lines say what is wrong; the alert is for whoever is not looking.
-            Update::Lease { .. } | Update::Log { .. } | Update::Metric { .. } | Update::Alert(_) => {}
+            Update::Lease { .. } | Update::Log { .. } | Update::Alert(_) => {}
             Update::NotWritten(ended) => inner.not_written(ended),
             Update::KeyMade { directory } => inner.say([lines::key_made(directory)]),
         }

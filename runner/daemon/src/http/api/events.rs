@@ -168,7 +168,7 @@ impl Stream {
                 let of = all.then_some((drill, run));
                 match update {
                     RunUpdate::Event(stamped) if all || stamped.sequence > self.seen => Some(self.ledger(of, stamped)),
-                    RunUpdate::Event(_) | RunUpdate::Lease { .. } | RunUpdate::Metric { .. } => None,
+                    RunUpdate::Event(_) | RunUpdate::Lease { .. } => None,
                     RunUpdate::Progress { phase, done, total, unit } => Some(with_run(
                         "progress",
                         of,
