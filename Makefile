@@ -76,7 +76,7 @@ plugins: ## the WebAssembly components that muster embeds and the tests use
 	    (cd "$$workspace" && cargo build --locked --release --target wasm32-wasip2 --target-dir target); \
 	done
 
-lint: setup plugins ## formatting and clippy, here and in the plugins
+lint: setup plugins ## formatting and clippy, here, in the plugins and in the fuzz targets
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@for workspace in $(PLUGIN_WORKSPACES); do \
@@ -84,6 +84,7 @@ lint: setup plugins ## formatting and clippy, here and in the plugins
 	    (cd "$$workspace" && cargo fmt --all --check \
 	        && cargo clippy --locked --release --target wasm32-wasip2 --target-dir target -- -D warnings); \
 	done
+	cd fuzz && cargo fmt --all --check && cargo clippy --locked -- -D warnings
 
 clean: ## remove what was built
 	cargo clean
