@@ -32,7 +32,11 @@ pub fn sample<'a>(place: &'a Place, name: &str) -> Backup<'a> {
 
 /// A backup of a database of its own, made by `sql`.
 pub fn captured<'a>(place: &'a Place, name: &str, sql: &str) -> Backup<'a> {
-    let server = Server::start();
+    captured_from(&Server::start(), place, name, sql)
+}
+
+/// The same from a server that is there.
+pub fn captured_from<'a>(server: &Server, place: &'a Place, name: &str, sql: &str) -> Backup<'a> {
     server.psql("postgres", &format!("CREATE DATABASE {name}"));
     server.psql(name, sql);
     if !place.path("backup.key").exists() {

@@ -10,7 +10,7 @@ mod server;
 mod terminal;
 mod vault;
 
-pub use backup::{Backup, captured, sample};
+pub use backup::{Backup, captured, captured_from, sample};
 pub use cluster::{Cluster, within};
 pub use daemon::Daemon;
 pub use faulty_api::{Asked, Fault, FaultyApi};

@@ -12,11 +12,16 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
+        Self::start_from(programs())
+    }
+
+    /// With the programs of one directory.
+    pub fn start_from(programs: PathBuf) -> Self {
         let directory = tempfile::Builder::new().prefix("muster-source-").tempdir_in("/var/tmp").expect("a directory");
         if is_root() {
             std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
         }
-        let server = Self { directory, programs: programs() };
+        let server = Self { directory, programs };
         let data = server.data();
         server.run(
             "initdb",

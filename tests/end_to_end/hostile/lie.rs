@@ -1,28 +1,35 @@
 //! Backups that lie to the checks: the baseline was signed with the honest database, and the dump is another's.
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use whole_program::{Backup, Finished, Place, Server, captured, muster, programs};
 
 use crate::bad_input::{Answer, run};
 
-const HONEST: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
+pub(super) const HONEST: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
     INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 100) g;";
 /// The same, less one row.
 const SHORT: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
     INSERT INTO orders SELECT g, 'order ' || g FROM generate_series(1, 99) g;";
-const CHECKS: &str = "  checks:\n    - { name: schema, plugin: builtin:schema }\n    - { name: rows, plugin: builtin:row-count }\n    - { name: content, plugin: builtin:checksum }\n";
+pub(super) const CHECKS: &str = "  checks:\n    - { name: schema, plugin: builtin:schema }\n    - { name: rows, plugin: builtin:row-count }\n    - { name: content, plugin: builtin:checksum }\n";
 
 /// Puts the dump of another database of the same name in place of the backup's own, and signs: the worst that a writer of
 /// backups with the key can do.
 fn replace_dump(backup: &Backup<'_>, sql: &str) {
-    let server = Server::start();
+    replace_dump_from(&programs(), backup, sql, "");
+}
+
+/// By the server and the pg_dump of one directory of programs; pg_dump logs in with `options`.
+pub(super) fn replace_dump_from(programs: &Path, backup: &Backup<'_>, sql: &str, options: &str) {
+    let server = Server::start_from(programs.to_owned());
     server.psql("postgres", &format!("CREATE DATABASE {}", backup.name));
     server.psql_script(&backup.name, sql);
-    let dumped = Command::new(programs().join("pg_dump"))
+    let dumped = Command::new(programs.join("pg_dump"))
         .args(["--host", &server.host(), "--username", "postgres", "--format=custom", "--file"])
         .arg(backup.file(".dump"))
         .arg(&backup.name)
+        .env("PGOPTIONS", options)
         .status()
         .unwrap();
     assert!(dumped.success());
@@ -37,15 +44,15 @@ struct Lie {
     failures: &'static [&'static str],
 }
 
-fn failing(run: &Finished) -> Vec<String> {
+pub(super) fn failing(run: &Finished) -> Vec<String> {
     let findings = run.events("finding").into_iter().filter(|finding| finding["severity"] == "failure");
     findings
         .map(|finding| format!("{} {}", finding["source"].as_str().unwrap(), finding["subject"].as_str().unwrap()))
         .collect()
 }
 
-const FAILED: Answer = Answer { code: 1, reason: "check-failed", says: &[] };
-const PROVEN: Answer = Answer { code: 0, reason: "proven", says: &[] };
+pub(super) const FAILED: Answer = Answer { code: 1, reason: "check-failed", says: &[] };
+pub(super) const PROVEN: Answer = Answer { code: 0, reason: "proven", says: &[] };
 
 /// Every object that the backup brought in excess is told by the schema check; what the lie is meant to hide, by the others.
 fn lies() -> Vec<Lie> {

@@ -3,6 +3,7 @@
 mod escape;
 mod exhaust;
 mod lie;
+mod login;
 mod needs;
 mod survive;
 

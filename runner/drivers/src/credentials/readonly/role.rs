@@ -28,6 +28,7 @@ pub(in crate::credentials) fn make(name: &str, until: &str) -> Vec<String> {
         format!("GRANT pg_read_all_data TO {name}"),
     ];
     statements.extend(without_libraries(name));
+    statements.push(without_event_triggers(name));
     statements.extend(settings.map(|(setting, value)| format!("ALTER ROLE {name} SET {setting} = {}", literal(value))));
     statements
 }
@@ -37,6 +38,17 @@ pub(in crate::credentials) fn make(name: &str, until: &str) -> Vec<String> {
 pub(in crate::credentials) fn without_libraries(name: &str) -> [String; 2] {
     ["session_preload_libraries", "local_preload_libraries"]
         .map(|setting| format!("ALTER ROLE {name} SET {setting} FROM CURRENT"))
+}
+
+/// One at login would keep the lease out, or never end: the server has them off, and a database of the backup may turn them on. 16
+/// and older know no such setting. One statement for Vault, too, which does not split where it holds an `END`.
+pub(in crate::credentials) fn without_event_triggers(name: &str) -> String {
+    format!(
+        "DO $muster$ BEGIN \
+         IF pg_catalog.current_setting('event_triggers', true) IS NOT NULL THEN \
+         ALTER ROLE {name} SET event_triggers = off; \
+         END IF; END $muster$"
+    )
 }
 
 /// Databases that are closed to everybody else, opened to it.

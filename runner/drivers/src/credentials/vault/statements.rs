@@ -9,6 +9,7 @@ pub(super) fn make_vault_role() -> String {
     let name = format!("\"{VAULT_ROLE}\"");
     let mut statements = vec![format!("CREATE ROLE {name} LOGIN SUPERUSER CONNECTION LIMIT 8 PASSWORD NULL")];
     statements.extend(role::without_libraries(&name));
+    statements.push(role::without_event_triggers(&name));
     statements.push(format!("ALTER ROLE {name} SET search_path = 'pg_catalog'"));
     statements.push(format!("ALTER ROLE {name} SET role = 'none'"));
     statements.join(";\n")

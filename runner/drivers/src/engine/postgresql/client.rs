@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::conf;
 use super::text::plain;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -53,6 +54,16 @@ const PINNED_FOR_ADMIN: [(&str, &str); 4] = [
     ("lc_messages", "C"),
 ];
 
+/// Whom a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A superuser of a server of this major.
+    Admin {
+        major: u32,
+    },
+    Other,
+}
+
 pub(super) struct Connection {
     client: Client,
     budget: Arc<AtomicU64>,
@@ -64,9 +75,9 @@ impl Connection {
         sandbox: &dyn Sandbox,
         identity: &ClientIdentity,
         database: &str,
-        admin: bool,
+        who: Who,
     ) -> Result<Self, SqlError> {
-        let opening = Self::open_now(sandbox, identity, database, admin);
+        let opening = Self::open_now(sandbox, identity, database, who);
         tokio::time::timeout(CONNECT_DEADLINE, opening)
             .await
             .unwrap_or_else(|_| Err(failed(&format!("no answer to a login in {} s", CONNECT_DEADLINE.as_secs()))))
@@ -76,7 +87,7 @@ impl Connection {
         sandbox: &dyn Sandbox,
         identity: &ClientIdentity,
         database: &str,
-        admin: bool,
+        who: Who,
     ) -> Result<Self, SqlError> {
         let config = super::tls::client_config(identity).map_err(|why| failed(&format!("cannot use {why}")))?;
         let (stream, budget) = dial(sandbox).await?;
@@ -84,7 +95,7 @@ impl Connection {
         let tls = MakeTlsConnect::<Bounded>::make_tls_connect(&mut tls, &identity.server_name)
             .map_err(|error| failed(&error.to_string()))?;
         let (client, connection) =
-            login(&identity.role, database, admin).connect_raw(stream, tls).await.map_err(|error| sql_error(&error))?;
+            login(&identity.role, database, who).connect_raw(stream, tls).await.map_err(|error| sql_error(&error))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             // Its error comes to whoever waits for an answer.
             let _ = connection.await;
@@ -138,13 +149,13 @@ impl Session for Connection {
     }
 }
 
-fn login(role: &str, database: &str, admin: bool) -> Config {
+fn login(role: &str, database: &str, who: Who) -> Config {
     let mut config = Config::new();
     config
         .user(role)
         .dbname(database)
         .application_name("muster")
-        .options(options(admin))
+        .options(options(who))
         .ssl_mode(SslMode::Require)
         // The `cert` method has no SCRAM exchange to bind; see `tls`.
         .channel_binding(ChannelBinding::Prefer);
@@ -152,7 +163,7 @@ fn login(role: &str, database: &str, admin: bool) -> Config {
 }
 
 /// Pinned for `psql` and `pg_restore` inside, as `PGOPTIONS`.
-pub(super) fn tool_options() -> String {
+pub(super) fn tool_options(major: u32) -> String {
     const PINNED_FOR_TOOLS: [(&str, &str); 8] = [
         ("role", "none"),
         ("default_transaction_read_only", "off"),
@@ -164,20 +175,31 @@ pub(super) fn tool_options() -> String {
         // What they print is read.
         ("lc_messages", "C"),
     ];
-    PINNED_FOR_TOOLS.map(|(name, value)| format!("-c {name}={value}")).join(" ")
+    written(PINNED_FOR_TOOLS.iter().chain(without_event_triggers(major)))
 }
 
-fn options(admin: bool) -> String {
-    let extra = if admin { PINNED_FOR_ADMIN.as_slice() } else { &[] };
-    let pairs: Vec<String> = PINNED.iter().chain(extra).map(|(name, value)| format!("-c {name}={value}")).collect();
-    pairs.join(" ")
+fn options(who: Who) -> String {
+    match who {
+        Who::Admin { major } => written(PINNED.iter().chain(&PINNED_FOR_ADMIN).chain(without_event_triggers(major))),
+        Who::Other => written(PINNED.iter()),
+    }
+}
+
+fn written<'a>(pairs: impl Iterator<Item = &'a (&'a str, &'a str)>) -> String {
+    pairs.map(|(name, value)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The server has them off, and `ALTER DATABASE … SET` of a backup would turn them on: one at login would run as the superuser
+/// who logs in, keep him out, or never end.
+fn without_event_triggers(major: u32) -> Option<&'static (&'static str, &'static str)> {
+    (major >= conf::FIRST_WITH_LOGIN_TRIGGERS).then_some(&("event_triggers", "off"))
 }
 
 /// Asks for a login without TLS: it must be refused.
 pub(super) async fn open_in_plaintext(sandbox: &dyn Sandbox, role: &str) -> Result<(), SqlError> {
     let opening = async {
         let (stream, _) = dial(sandbox).await?;
-        let mut config = login(role, super::MAINTENANCE_DATABASE, false);
+        let mut config = login(role, super::MAINTENANCE_DATABASE, Who::Other);
         config.ssl_mode(SslMode::Disable);
         config.connect_raw(stream, tokio_postgres::NoTls).await.map(drop).map_err(|error| sql_error(&error))
     };
@@ -240,9 +262,19 @@ mod tests {
     /// What the tools print is read by its English words, and `ALTER DATABASE … SET lc_messages` would change them.
     #[test]
     fn no_setting_of_the_backup_changes_the_language_of_errors() {
-        assert!(tool_options().contains("-c lc_messages=C"));
-        assert!(options(true).contains("-c lc_messages=C"));
+        assert!(tool_options(15).contains("-c lc_messages=C"));
+        assert!(options(Who::Admin { major: 15 }).contains("-c lc_messages=C"));
         // Only a superuser may set it.
-        assert!(!options(false).contains("lc_messages"));
+        assert!(!options(Who::Other).contains("lc_messages"));
+    }
+
+    /// 16 and older refuse a login that names the setting; from 17 on, only a superuser may name it.
+    #[test]
+    fn event_triggers_are_off_for_superusers_where_they_could_fire_at_login() {
+        let says_so = |options: String| options.contains("-c event_triggers=off");
+        assert!(says_so(tool_options(17)) && says_so(options(Who::Admin { major: 17 })));
+        assert!(
+            !says_so(tool_options(16)) && !says_so(options(Who::Admin { major: 16 })) && !says_so(options(Who::Other))
+        );
     }
 }

@@ -127,6 +127,9 @@ fn tuned(fidelity: Fidelity) -> Vec<(&'static str, &'static str)> {
     tuned
 }
 
+/// And with the setting that turns event triggers off.
+pub(super) const FIRST_WITH_LOGIN_TRIGGERS: u32 = 17;
+
 /// What must be so, whatever the drill and the backup say.
 fn locked(major: u32) -> Vec<(&'static str, String)> {
     let mut locked = vec![
@@ -149,7 +152,7 @@ fn locked(major: u32) -> Vec<(&'static str, String)> {
         // Errors are told apart by their text.
         ("lc_messages", "C".to_owned()),
     ];
-    if major >= 17 {
+    if major >= FIRST_WITH_LOGIN_TRIGGERS {
         // A login event trigger would run as whoever logs in. 16 and older do not start with this setting.
         locked.push(("event_triggers", "off".to_owned()));
         // NOTIFY asks no privilege; this bounds what it can leave on disk.

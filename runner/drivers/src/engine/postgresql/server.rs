@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::client::{Connection, open_in_plaintext};
+use super::client::{Connection, Who, open_in_plaintext};
 use super::install::Install;
 use super::log::ServerLog;
 use super::schema::{self, TranslateError};
@@ -157,14 +157,20 @@ impl PostgresqlServer {
         if let Some(connection) = held.as_ref().filter(|connection| connection.is_open()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Connection::open(self.sandbox.as_ref(), &self.admin, MAINTENANCE_DATABASE, true).await?;
+        let connection =
+            Connection::open(self.sandbox.as_ref(), &self.admin, MAINTENANCE_DATABASE, self.who(true)).await?;
         let connection = Arc::new(connection);
         *held = Some(Arc::clone(&connection));
         Ok(connection)
     }
 
+    fn who(&self, admin: bool) -> Who {
+        if admin { Who::Admin { major: self.install.major } } else { Who::Other }
+    }
+
     async fn attempt(&self, name: &str, expected: Expected, identity: &ClientIdentity) -> Probe {
-        let seen = Connection::open(self.sandbox.as_ref(), identity, MAINTENANCE_DATABASE, expected == Expected::Open);
+        let who = self.who(expected == Expected::Open);
+        let seen = Connection::open(self.sandbox.as_ref(), identity, MAINTENANCE_DATABASE, who);
         probe(name, expected, seen.await.map(drop))
     }
 }
@@ -219,13 +225,13 @@ impl Server for PostgresqlServer {
         if database == MAINTENANCE_DATABASE {
             self.maintenance().await?.run(statements).await
         } else {
-            Connection::open(self.sandbox.as_ref(), &self.admin, database, true).await?.run(statements).await
+            Connection::open(self.sandbox.as_ref(), &self.admin, database, self.who(true)).await?.run(statements).await
         }
     }
 
     async fn login(&self, identity: &ClientIdentity, database: &str) -> Result<Box<dyn Session>, SqlError> {
-        let admin = identity.role == ADMIN_ROLE;
-        Ok(Box::new(Connection::open(self.sandbox.as_ref(), identity, database, admin).await?))
+        let who = self.who(identity.role == ADMIN_ROLE);
+        Ok(Box::new(Connection::open(self.sandbox.as_ref(), identity, database, who).await?))
     }
 
     async fn expected_schema(

@@ -166,7 +166,7 @@ async fn run(
     let errors: Arc<Mutex<Errors>> = Arc::default();
     let sink = Arc::clone(&errors);
     let mut exec = Exec::new(argv);
-    exec.env = environment();
+    exec.env = environment(server.install.major);
     exec.deadline = LONGEST;
     exec.keep = 8 << 10;
     exec.lines = Some(Arc::new(move |output, line| {
@@ -187,9 +187,9 @@ async fn run(
     Ok((output, errors))
 }
 
-fn environment() -> Vec<(String, String)> {
+fn environment(major: u32) -> Vec<(String, String)> {
     let port = PORT.to_string();
-    let options = client::tool_options();
+    let options = client::tool_options(major);
     let pairs = [
         ("PGHOST", "/tmp"),
         ("PGPORT", &port),
