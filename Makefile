@@ -53,6 +53,7 @@ bench: ## muster beside the plain tools: a table of ratios (many minutes; BENCH_
 	@MUSTER="$(RELEASE)/muster" BENCH_SCHEMA_SQL=target/schema-queries.sql PLUGIN_COST="$(RELEASE)/examples/plugin_cost" scripts/bench
 	@MANY_DRILLS="$(RELEASE)/examples/many_drills" scripts/bench-daemon
 	@MUSTER="$(RELEASE)/muster" scripts/bench-vault
+	@MUSTER="$(RELEASE)/muster" scripts/bench-cluster
 
 cluster: setup ## a real Kubernetes node, as root; its kubeconfig (tests/services/cluster/down ends it)
 	@tests/services/cluster/up
