@@ -21,6 +21,7 @@ use crate::test;
 pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
     vec![
         test!(a_doorway_for_pods_lets_in_those_pods),
+        test!(a_doorway_for_an_address_lets_in_nobody_from_another),
         test!(a_doorway_that_somebody_widens_ends_the_run),
         test!(whoever_stands_in_a_doorway_is_cut_when_it_closes),
         test!(a_doorway_whose_end_nobody_saw_is_not_called_closed),
@@ -48,6 +49,30 @@ async fn a_doorway_for_pods_lets_in_those_pods(place: Place) {
         }
     };
     tokio::time::timeout(AT_ONCE, gone).await.expect("one that is dropped is closed, too");
+    held.release().await;
+}
+
+async fn a_doorway_for_an_address_lets_in_nobody_from_another(place: Place) {
+    let comes_in = |address: SocketAddr| {
+        let tries = move || (0..10).any(|_| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+        async move { tokio::task::spawn_blocking(tries).await.expect("no panic") }
+    };
+    let held = for_visitor(&place, |_| Visitor::Addresses(vec![HERE])).await;
+    let doorway = held.sandbox.open_doorway().await.expect("a doorway");
+    let address = address_of(doorway.as_ref());
+    assert!(comes_in(address).await, "the machine that the doorway is for");
+    for pod in [Pod::Witness, Pod::Stranger] {
+        assert!(!pod.reaches(&held, address), "{pod:?} got in");
+    }
+    doorway.close().await.expect("closed");
+    held.release().await;
+
+    // Nobody has that address; whoever knocks comes from this machine's.
+    let another = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+    let held = for_visitor(&place, |_| Visitor::Addresses(vec![another])).await;
+    let doorway = held.sandbox.open_doorway().await.expect("a doorway");
+    assert!(!comes_in(address_of(doorway.as_ref())).await, "it is for {another}, and {HERE} got in");
+    doorway.close().await.expect("closed");
     held.release().await;
 }
 
