@@ -4,7 +4,7 @@ use std::process::Command;
 
 use whole_program::{Place, muster, sample};
 
-fn component(name: &str) -> PathBuf {
+pub(crate) fn component(name: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures/plugins/target/wasm32-wasip2/release")
         .join(format!("{name}.wasm"));
@@ -12,7 +12,7 @@ fn component(name: &str) -> PathBuf {
     built
 }
 
-fn digest(path: &Path) -> String {
+pub(crate) fn digest(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
 }

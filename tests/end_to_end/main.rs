@@ -17,6 +17,7 @@ mod kubernetes_drill;
 mod kubernetes_failures;
 mod kubernetes_inside;
 mod kubernetes_lease;
+mod kubernetes_rotation;
 mod kubernetes_vault;
 mod self_test;
 mod service;
