@@ -101,6 +101,32 @@ fn keeps_to_its_own(cluster: &Cluster) {
     let loosen = ["--as", MUSTER, "label", "namespace", "dr-sandbox-own", "pod-security.kubernetes.io/enforce-"];
     assert!(cluster.refused(&loosen, "").contains("does not enforce Pod Security `restricted`"));
     cluster.kubectl(&["--as", MUSTER, "delete", "namespace", "dr-sandbox-own"]);
+    ends_no_other_namespace(cluster);
+}
+
+/// Where it may finalize namespaces, those are its own as well.
+fn ends_no_other_namespace(cluster: &Cluster) {
+    let finalizers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/finalizers");
+    let finalizers = finalizers.to_str().unwrap();
+    cluster.kubectl(&["apply", "-k", finalizers]);
+    let other = Namespace::new(cluster, "muster-test-finalized");
+    let finalize = |name: &str| {
+        // As it is: nothing is to be left behind.
+        let namespace = cluster.kubectl(&["get", "namespace", name, "-o", "json"]);
+        let path = format!("/api/v1/namespaces/{name}/finalize");
+        cluster.try_kubectl(&["--as", MUSTER, "replace", "--raw", &path, "-f", "-"], &namespace)
+    };
+    let refused = finalize(other.name);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("outside of the namespaces of its runs"), "{said}");
+    let labels = "pod-security.kubernetes.io/enforce: restricted";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: dr-sandbox-finalized, labels: {{ {labels} }} }}\n"
+    ));
+    let done = finalize("dr-sandbox-finalized");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    cluster.kubectl(&["delete", "namespace", "dr-sandbox-finalized"]);
+    cluster.kubectl(&["delete", "-k", finalizers]);
 }
 
 fn muster_name(cluster: &Cluster) -> String {

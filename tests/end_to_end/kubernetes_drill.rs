@@ -127,8 +127,17 @@ fn each_rule_of_the_account_is_needed_and_named_when_it_is_missing() {
         let named = format!("may not {verb} {resource}{group}");
         assert!(run.result().to_string().contains(&named) || run.stdout.contains(&named), "{named}: {}", run.stdout);
     }
+    // One rule more where the drill asks for more.
+    world.account.grant(&world.cluster, &rules);
+    let run = world.run_text(&(world.drill_text() + REMOVES_FINALIZERS)).expect(2);
+    for said in ["may not update namespaces/finalize", "deploy/kubernetes/finalizers"] {
+        assert!(run.result().to_string().contains(said), "{said}: {}", run.result());
+    }
     world.assert_nothing_left();
 }
+
+/// After the drill's text.
+pub(crate) const REMOVES_FINALIZERS: &str = "      removeFinalizersAfter: 1m\n";
 
 #[test]
 fn a_network_that_nobody_enforces_is_refused() {
@@ -238,13 +247,20 @@ type Rule = (String, String, String);
 
 /// Group, resource and verb of each rule that deploy/kubernetes grants to the whole cluster and that a run cannot do without.
 fn shipped_rules(cluster: &Cluster) -> Vec<Rule> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/base/rbac.yaml");
+    rules_of(&shipped(cluster, "base/rbac.yaml", "ClusterRole"))
+}
+
+/// The one object of this kind in a file of deploy/kubernetes.
+pub(crate) fn shipped(cluster: &Cluster, file: &str, kind: &str) -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes").join(file);
     let shown = cluster.kubectl(&["create", "--dry-run=client", "-o", "json", "-f", file.to_str().unwrap()]);
     // Several objects one after the other, or a list.
     let objects = serde_json::Deserializer::from_str(&shown).into_iter::<Value>().map(Result::unwrap);
-    let objects: Vec<Value> =
-        objects.flat_map(|object| object["items"].as_array().cloned().unwrap_or_else(|| vec![object])).collect();
-    let role = objects.into_iter().find(|object| object["kind"] == "ClusterRole").unwrap();
+    let mut objects = objects.flat_map(|object| object["items"].as_array().cloned().unwrap_or_else(|| vec![object]));
+    objects.find(|object| object["kind"] == kind).unwrap()
+}
+
+fn rules_of(role: &Value) -> Vec<Rule> {
     let words = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
@@ -261,13 +277,13 @@ fn shipped_rules(cluster: &Cluster) -> Vec<Rule> {
 
 /// A service account with a `ClusterRole` of its own, gone when dropped.
 pub(crate) struct Account {
-    name: String,
+    pub(crate) name: String,
     pub(crate) kubeconfig: PathBuf,
     server: PathBuf,
 }
 
 impl Account {
-    fn new(cluster: &Cluster, place: &Place) -> Self {
+    pub(crate) fn new(cluster: &Cluster, place: &Place) -> Self {
         static NEXT: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
         let nth = NEXT.get_or_init(Default::default).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("muster-test-{}-{nth}", std::process::id());
@@ -293,6 +309,12 @@ impl Account {
         config["users"][0]["user"] = json!({ "token": token.trim() });
         place.write("kubeconfig", &config.to_string());
         account
+    }
+
+    /// What the base gives, and what deploy/kubernetes/finalizers adds to it.
+    pub(crate) fn may_finalize(&self, cluster: &Cluster) {
+        let more = rules_of(&shipped(cluster, "finalizers/rbac.yaml", "ClusterRole"));
+        self.grant(cluster, &[shipped_rules(cluster), more].concat());
     }
 
     fn grant(&self, cluster: &Cluster, rules: &[Rule]) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use whole_program::{Cluster, Fault, FaultyApi, Finished, Muster, captured, within};
 
-use crate::kubernetes_drill::World;
+use crate::kubernetes_drill::{REMOVES_FINALIZERS, World};
 
 /// A world whose muster speaks to the API server through a proxy that the test commands.
 fn with_faults() -> Option<(World, FaultyApi)> {
@@ -24,7 +24,11 @@ fn to_the_end(mut running: Muster) -> Finished {
 
 /// A run that has begun to restore, and its namespace.
 fn restoring(world: &World) -> (Muster, String) {
-    let mut running = world.start();
+    restoring_text(world, &world.drill_text())
+}
+
+fn restoring_text(world: &World, drill: &str) -> (Muster, String) {
+    let mut running = world.start_text(drill);
     let mut namespace = None;
     loop {
         let Some(event) = running.next_event() else { panic!("it never restored: {}", running.wait().stdout) };
@@ -253,17 +257,46 @@ fn clock_shim(world: &World) -> std::path::PathBuf {
 fn a_namespace_that_does_not_end_is_told_with_what_holds_it_and_tried_again() {
     let Some(world) = World::new() else { return };
     let (running, namespace) = restoring(&world);
-    world.cluster.apply(&format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: held, namespace: {namespace}, finalizers: [example.com/hold] }}\n"
-    ));
+    hold(&world, &namespace);
     let run = to_the_end(running).expect(4);
     assert_eq!(run.result()["verdict"], "passed", "{}", run.result());
     let said = run.events("release-failed").iter().map(Value::to_string).collect::<String>();
     assert!(said.contains("example.com/hold") && said.contains("muster tries again"), "{said}");
     let phase = ["get", "namespace", &namespace, "-o", "jsonpath={.status.phase}"];
     assert_eq!(world.cluster.kubectl(&phase), "Terminating", "it is never forced");
-    let free = r#"{"metadata":{"finalizers":null}}"#;
-    world.cluster.kubectl(&["-n", &namespace, "patch", "configmap", "held", "--type=merge", "-p", free]);
+    let_go(&world, &namespace);
     world.muster(&["reap"]).expect(0);
     world.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "takes minutes: finalizers are removed after one, at the earliest"]
+fn a_namespace_that_somebody_holds_ends_where_the_drill_says_so() {
+    let Some(world) = World::new() else { return };
+    world.account.may_finalize(&world.cluster);
+    let (running, namespace) = restoring_text(&world, &(world.drill_text() + REMOVES_FINALIZERS));
+    hold(&world, &namespace);
+    let run = to_the_end(running).expect(0);
+    // What stays in etcd is there again with the namespace's name.
+    world.cluster.kubectl(&["create", "namespace", &namespace]);
+    let_go(&world, &namespace);
+    world.cluster.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"]);
+    let evidence = std::fs::read_to_string(run.result()["evidence"]["path"].as_str().unwrap()).unwrap();
+    let told = format!("finalizer kubernetes removed from namespace {namespace}: ");
+    for said in [run.events("released").iter().map(Value::to_string).collect::<String>(), evidence] {
+        assert!(said.contains(&told) && said.contains("serviceaccounts. has 1 resource instances"), "{said}");
+    }
+    world.assert_nothing_left();
+}
+
+/// Something in a run's namespace that somebody holds.
+fn hold(world: &World, namespace: &str) {
+    world.cluster.apply(&format!(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: held, namespace: {namespace}, finalizers: [example.com/hold] }}\n"
+    ));
+}
+
+fn let_go(world: &World, namespace: &str) {
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    world.cluster.kubectl(&["-n", namespace, "patch", "serviceaccount", "held", "--type=merge", "-p", free]);
 }

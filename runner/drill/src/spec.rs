@@ -203,6 +203,8 @@ pub struct Kubernetes {
     pub port: u16,
     /// Who comes in while a doorway is open. None: nobody.
     pub doorway: Option<Visitor>,
+    /// How long what was deleted may be held by other people's finalizers. None: for as long as they hold it.
+    pub remove_finalizers_after: Option<Duration>,
 }
 
 /// A volume that is claimed for the restored databases of a run.

@@ -107,6 +107,7 @@ fn full_in_a_cluster() -> Value {
         "probeInterval": "45s",
         "storage": { "claim": { "storageClass": "fast", "size": "53GiB" } },
         "port": 6432,
+        "removeFinalizersAfter": "3m",
     } });
     value
 }
@@ -289,6 +290,7 @@ fn a_network_that_is_none_says_why_and_where() {
         ("orchestratorCidr", json!("10.20.0.0/24"), "lets in what is listed as production's: 10.20.0.5:5432"),
         ("probeInterval", json!("9s"), "between 10.0 s and 1 h"),
         ("probeInterval", json!("2h"), "between 10.0 s and 1 h"),
+        ("removeFinalizersAfter", json!("59s"), "between 1 m and 1 h"),
     ] {
         let (said, line) = wrong(key, value);
         assert!(said.contains(why) && said.contains(&format!("{line} |")), "{key}, line {line}: {said}");

@@ -35,6 +35,7 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
             .map(|size| Claim { storage_class: value::text(claim, "storageClass").map(str::to_owned), size }),
         port: number(Some(node), "port").unwrap_or(DEFAULT_PORT),
         doorway: node.get("doorway").and_then(|node| doorway::read(node, problems)),
+        remove_finalizers_after: value::duration(Some(node), "removeFinalizersAfter"),
     };
     if let (Some(given), Some(production)) = (orchestrator, asked.orchestrated_production()) {
         let message = format!("`orchestratorCidr` lets in what is listed as production's: {production}");
@@ -98,6 +99,12 @@ pub(super) static KUBERNETES: Shape = Shape {
             "doorway",
             Form::Object(&doorway::DOORWAY),
             "From where the drill's Vault comes: let in while it makes, renews or revokes a lease, and not else.",
+        ),
+        optional(
+            "removeFinalizersAfter",
+            duration(Duration::from_mins(1), Duration::from_hours(1)),
+            "How long after its deletion what a run made may be held by somebody's finalizers, from 1m to 1h; then muster removes them, and says \
+             so. Default: never.",
         ),
         not_yet("artifact", Form::Free, "A volume that has the backup already."),
     ],

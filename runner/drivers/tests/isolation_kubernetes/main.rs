@@ -4,6 +4,7 @@
 mod asked;
 mod boundary;
 mod doorway;
+mod finalizers;
 mod lease;
 mod lifecycle;
 mod measure;
@@ -58,9 +59,16 @@ fn in_a_cluster(arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_all(filter: &str) -> usize {
-    let tests =
-        [lifecycle::tests(), boundary::tests(), asked::tests(), doorway::tests(), lease::tests(), measure::tests()]
-            .concat();
+    let tests = [
+        lifecycle::tests(),
+        boundary::tests(),
+        asked::tests(),
+        doorway::tests(),
+        finalizers::tests(),
+        lease::tests(),
+        measure::tests(),
+    ]
+    .concat();
     let mut failed = 0;
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(filter)) {
         let began = Instant::now();

@@ -77,6 +77,7 @@ pub(crate) fn asked() -> Kubernetes {
         claim: None,
         port: 5432,
         doorway: None,
+        remove_finalizers_after: None,
     }
 }
 

@@ -39,6 +39,7 @@ fn asked() -> Kubernetes {
         claim: None,
         port: 5432,
         doorway: None,
+        remove_finalizers_after: None,
     }
 }
 

@@ -1,4 +1,5 @@
 //! What muster's account must be allowed, asked before anything is made: the API server itself answers.
+use drill::spec::Kubernetes;
 use drill::stop::Stop;
 use drill::verdict::Reason;
 use futures_util::future::try_join_all;
@@ -24,17 +25,26 @@ const RULES: [Rule; 9] = [
     ("networking.k8s.io", "networkpolicies", "", &["get", "list", "watch", "create", "patch", "delete"]),
 ];
 
+/// Of a drill that removes finalizers. `deploy/kubernetes/finalizers` has the same.
+const FINALIZE: [Rule; 1] = [("", "namespaces", "finalize", &["update"])];
+
 /// Of the daemon itself, in its own namespace. `deploy/kubernetes` has the same.
 const LEASE: [Rule; 1] = [("coordination.k8s.io", "leases", "", &["create", "get", "update"])];
 
 /// Names everything that is missing.
-pub(super) async fn check(cluster: &Cluster) -> Result<(), Stop> {
-    let missing = missing_of(&cluster.client, &RULES, None).await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Stop::new(Reason::SandboxUnfit, format!("muster's account in the cluster may not {}", missing.join(", ")))
-        .advise("give it the ClusterRole of deploy/kubernetes"))
+pub(super) async fn check(cluster: &Cluster, asked: &Kubernetes) -> Result<(), Stop> {
+    let more: &[Rule] = if asked.remove_finalizers_after.is_some() { &FINALIZE } else { &[] };
+    let (missing, missing_more) =
+        tokio::try_join!(missing_of(&cluster.client, &RULES, None), missing_of(&cluster.client, more, None))?;
+    let advice = match (missing.is_empty(), missing_more.is_empty()) {
+        (true, true) => return Ok(()),
+        (true, false) => {
+            "give it the ClusterRole of deploy/kubernetes/finalizers, or leave removeFinalizersAfter out of the drill"
+        }
+        (false, _) => "give it the ClusterRole of deploy/kubernetes",
+    };
+    let missing = [missing, missing_more].concat().join(", ");
+    Err(Stop::new(Reason::SandboxUnfit, format!("muster's account in the cluster may not {missing}")).advise(advice))
 }
 
 /// Whether muster's account may hold the Lease of this namespace and name.

@@ -3,7 +3,7 @@
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
 //! how isolation is proven, `watch` what ends a sandbox early, `doorway` who may come in for a moment, `release` how it goes, `volumes`
-//! how a claimed volume does, `access` what muster's account must be allowed, `clock` that both sides mean the same time, and `record`
+//! how a claimed volume does, `finalizers` what may be removed of what holds them, `access` what muster's account must be allowed, `clock` that both sides mean the same time, and `record`
 //! what this machine keeps. Everything that comes out of a sandbox is hostile.
 mod access;
 mod channel;
@@ -12,6 +12,7 @@ mod cluster;
 mod deliver;
 mod doorway;
 mod exec;
+mod finalizers;
 pub mod inside;
 mod objects;
 mod pods;
@@ -101,7 +102,7 @@ impl Isolation for KubernetesIsolation {
     async fn survey(&self, _: &Limits) -> Result<Survey, Stop> {
         let asked = self.asked()?;
         let cluster = Cluster::connect(asked.context.as_deref()).await?;
-        access::check(&cluster).await?;
+        access::check(&cluster, asked).await?;
         clock::check(&cluster).await?;
         let limit = |what: &str, value, enforced_by: &str| LimitInForce {
             what: what.to_owned(),
@@ -122,7 +123,8 @@ impl Isolation for KubernetesIsolation {
     }
 
     async fn prepare(&self, run: &RunId) -> Result<Storage, Stop> {
-        let place = Where { context: self.asked()?.context.clone() };
+        let asked = self.asked()?;
+        let place = Where { context: asked.context.clone(), remove_finalizers_after: asked.remove_finalizers_after };
         let directory = self.shared.records.make(run, &place)?;
         let staging = self.shared.records.staging(run);
         Ok(Storage { handle: serde_json::json!({ "path": directory, "context": place.context }), staging })

@@ -323,6 +323,7 @@ mod tests {
             claim: None,
             port: 5432,
             doorway: None,
+            remove_finalizers_after: None,
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Records {
 #[serde(deny_unknown_fields)]
 pub(super) struct Where {
     pub(super) context: Option<String>,
+    /// Whoever removes what a killed run left knows no drill.
+    #[serde(default)]
+    pub(super) remove_finalizers_after: Option<Duration>,
 }
 
 impl Records {
@@ -148,7 +151,7 @@ mod tests {
         assert_eq!(records.owner(), Records::open(state.path()).expect("again").owner());
         let run: RunId = "orders-20261122t021500z-k7x2".parse().expect("a run");
         assert_eq!(records.read(&run).expect("looked"), None);
-        let place = Where { context: Some("prod".to_owned()) };
+        let place = Where { context: Some("prod".to_owned()), remove_finalizers_after: Some(Duration::from_mins(2)) };
         records.make(&run, &place).expect("made");
         assert!(records.make(&run, &place).is_err(), "a run has one directory");
         assert_eq!(records.read(&run).expect("read"), Some(place));

@@ -14,10 +14,10 @@ use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
 use super::cluster::{self, Cluster};
+use super::finalizers::{FREED, Finalizers, remaining};
 use super::objects::{AGENT, Names, OWNER, RUN};
 use super::record::{Records, Where};
 use super::volumes;
-use crate::isolation::local::exec::clean;
 
 const PODS: Duration = Duration::from_mins(1);
 const NAMESPACE: Duration = Duration::from_mins(2);
@@ -27,8 +27,12 @@ pub(super) async fn sandbox(records: &Records, run: &RunId) -> Result<ReleasePro
     let Some(place) = records.read(run)? else { return Ok(ReleaseProof::of("no sandbox was found")) };
     let cluster = Cluster::connect(place.context.as_deref()).await?;
     let names = Names::of(run, records.owner(), "");
-    let (sandbox, witness) =
-        tokio::join!(namespace(&cluster, records, &names.sandbox), namespace(&cluster, records, &names.witness),);
+    let [mut of_sandbox, mut of_witness] = [(); 2].map(|()| Finalizers::removed_after(place.remove_finalizers_after));
+    let (sandbox, witness) = tokio::join!(
+        namespace(&cluster, records, &names.sandbox, &mut of_sandbox),
+        namespace(&cluster, records, &names.witness, &mut of_witness),
+    );
+    let (sandbox, witness) = (of_sandbox.told(sandbox), of_witness.told(witness));
     let mut observed = sandbox?;
     observed.extend(witness?);
     if observed.is_empty() {
@@ -49,8 +53,17 @@ pub(super) async fn agent(records: &Records, run: &RunId) -> Result<ReleaseProof
         return nothing();
     }
     cluster::delete(&pods, AGENT, &DeleteParams::default()).await?;
-    gone(&pods, AGENT, PODS).await?;
-    Ok(ReleaseProof::of(format!("pod {AGENT} gone")))
+    let mut finalizers = Finalizers::removed_after(place.remove_finalizers_after);
+    let ended = agent_gone(&pods, &mut finalizers).await.map(|()| vec![format!("pod {AGENT} gone")]);
+    Ok(ReleaseProof { observed: finalizers.told(ended)? })
+}
+
+async fn agent_gone(pods: &Api<Pod>, finalizers: &mut Finalizers) -> Result<(), Stop> {
+    let Err(stop) = gone(pods, AGENT, PODS).await else { return Ok(()) };
+    if !finalizers.free(pods, cluster::get(pods, AGENT).await?.as_slice()).await? {
+        return Err(stop);
+    }
+    gone(pods, AGENT, FREED).await
 }
 
 /// Until it is seen gone.
@@ -72,28 +85,35 @@ where
 }
 
 /// What was seen of it going; nothing where there was none.
-async fn namespace(cluster: &Cluster, records: &Records, name: &str) -> Result<Vec<String>, Stop> {
+async fn namespace(
+    cluster: &Cluster,
+    records: &Records,
+    name: &str,
+    finalizers: &mut Finalizers,
+) -> Result<Vec<String>, Stop> {
     let namespaces = cluster.namespaces();
     let Some(found) = cluster::get(&namespaces, name).await? else { return Ok(Vec::new()) };
     must_be_ours(&found, records)?;
     let mut observed = Vec::new();
-    let pods = pods_gone(&cluster.pods(name)).await?;
+    let pods = pods_gone(&cluster.pods(name), finalizers).await?;
     if pods > 0 {
         observed.push(format!("{} of {name} gone", drill::unit::plural(pods, "pod")));
     }
-    observed.extend(volumes::gone(cluster, &found).await?);
+    observed.extend(claims_gone(cluster, &found, finalizers).await?);
     let uid = found.uid();
     let mine = DeleteParams {
         preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }),
         ..DeleteParams::default()
     };
     cluster::delete(&namespaces, name, &mine).await?;
-    let deadline = Instant::now() + NAMESPACE;
+    let patience = finalizers.patience(NAMESPACE);
+    let deadline = Instant::now() + patience;
     loop {
         match cluster::get(&namespaces, name).await? {
             Some(still) if still.uid() == uid => {
+                finalizers.free_namespace(cluster, &still).await?;
                 if Instant::now() >= deadline {
-                    return Err(stuck(&still));
+                    return Err(stuck(&still, patience));
                 }
             }
             Some(_) | None => break,
@@ -104,9 +124,27 @@ async fn namespace(cluster: &Cluster, records: &Records, name: &str) -> Result<V
     Ok(observed)
 }
 
+/// A claim that is held is seen by the wait for it.
+async fn claims_gone(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    finalizers: &mut Finalizers,
+) -> Result<Vec<String>, Stop> {
+    let stop = match volumes::gone(cluster, namespace).await {
+        Err(stop) => stop,
+        observed => return observed,
+    };
+    let claims = cluster.claims(&namespace.name_any());
+    if !finalizers.free(&claims, &cluster::list(&claims, "").await?).await? {
+        return Err(stop);
+    }
+    volumes::gone(cluster, namespace).await
+}
+
 /// How many there were. Deleted, and seen gone.
-async fn pods_gone(pods: &Api<Pod>) -> Result<u64, Stop> {
-    let deadline = Instant::now() + PODS;
+async fn pods_gone(pods: &Api<Pod>, finalizers: &mut Finalizers) -> Result<u64, Stop> {
+    let patience = finalizers.patience(PODS);
+    let deadline = Instant::now() + patience;
     let (everything, now) = (ListParams::default(), DeleteParams::default());
     let there = cluster::list(pods, "").await?.len() as u64;
     if there > 0 {
@@ -115,8 +153,10 @@ async fn pods_gone(pods: &Api<Pod>) -> Result<u64, Stop> {
     loop {
         let left = cluster::list(pods, "").await?;
         let Some(one) = left.first() else { return Ok(there) };
+        finalizers.free(pods, &left).await?;
         if Instant::now() >= deadline {
-            let message = format!("pod `{}` was deleted and is still there after {} s", one.name_any(), PODS.as_secs());
+            let message =
+                format!("pod `{}` was deleted and is still there after {} s", one.name_any(), patience.as_secs());
             return Err(Stop::internal(message).advise("see why its node does not end it: kubectl describe pod"));
         }
         tokio::time::sleep(LOOK).await;
@@ -133,18 +173,14 @@ fn must_be_ours(found: &Namespace, records: &Records) -> Result<(), Stop> {
 }
 
 /// Names what holds it.
-fn stuck(namespace: &Namespace) -> Stop {
+fn stuck(namespace: &Namespace, patience: Duration) -> Stop {
     let of_spec = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
     let finalizers: Vec<&str> = namespace.finalizers().iter().chain(of_spec).map(String::as_str).collect();
-    let conditions = namespace.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let remaining = conditions
-        .filter(|one| one.status == "True" && one.type_ != "NamespaceDeletionDiscoveryFailure")
-        .filter_map(|one| one.message.as_deref());
-    let remaining: Vec<String> = remaining.filter(|text| text.contains("remain")).map(clean).collect();
+    let remaining = remaining(namespace);
     let message = format!(
         "namespace `{}` is still there {} s after it was deleted, held by {}{}",
         namespace.name_any(),
-        NAMESPACE.as_secs(),
+        patience.as_secs(),
         if finalizers.is_empty() { "no finalizer".to_owned() } else { format!("finalizer {}", finalizers.join(", ")) },
         if remaining.is_empty() { String::new() } else { format!(": {}", remaining.join("; ")) },
     );
@@ -206,7 +242,7 @@ mod tests {
             }] },
         }))
         .expect("a namespace");
-        let stop = stuck(&namespace);
+        let stop = stuck(&namespace, NAMESPACE);
         assert_eq!(stop.reason, Reason::Internal);
         assert!(stop.message.contains("example.com/hold, kubernetes"), "{}", stop.message);
         assert!(stop.message.contains("1 resource instances"), "{}", stop.message);
