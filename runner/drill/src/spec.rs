@@ -149,7 +149,7 @@ impl Fidelity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Isolation {
     Local(Limits),
-    Kubernetes(Kubernetes),
+    Kubernetes(Box<Kubernetes>),
 }
 
 impl Isolation {

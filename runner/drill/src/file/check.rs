@@ -236,7 +236,7 @@ fn is_off(text: &str) -> bool {
 
 fn isolation(node: Option<&Node>, options: Options, problems: &mut Problems) -> Isolation {
     match node.get("kubernetes").and_then(|node| kubernetes::read(node, problems)) {
-        Some(kubernetes) => Isolation::Kubernetes(kubernetes),
+        Some(kubernetes) => Isolation::Kubernetes(Box::new(kubernetes)),
         None => local(node.get("local"), options),
     }
 }

@@ -25,12 +25,12 @@ async fn finalizers_of_others_are_removed_where_the_drill_says_so_and_each_is_to
     let held = place.asking(Kubernetes { remove_finalizers_after, ..asked() }).sandbox().await;
     let namespace = held.namespace();
     let (pods, policies, namespaces, accounts) = in_namespace(&held).await;
-    let hold = Patch::Merge(json!({ "metadata": { "finalizers": [HOLD] } }));
+    let finalizer = Patch::Merge(json!({ "metadata": { "finalizers": [HOLD] } }));
     let by = PatchParams::default();
-    pods.patch("agent", &by, &hold).await.expect("held");
-    pods.patch("database", &by, &hold).await.expect("held");
-    policies.patch("dr-drill-isolation", &by, &hold).await.expect("held");
-    namespaces.patch(&namespace, &by, &hold).await.expect("held");
+    pods.patch("agent", &by, &finalizer).await.expect("held");
+    pods.patch("database", &by, &finalizer).await.expect("held");
+    policies.patch("dr-drill-isolation", &by, &finalizer).await.expect("held");
+    namespaces.patch(&namespace, &by, &finalizer).await.expect("held");
     // Of a kind that muster's account may not touch.
     let account =
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "held", "finalizers": [HOLD] } });

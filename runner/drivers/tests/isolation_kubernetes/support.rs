@@ -113,7 +113,7 @@ impl Place {
 
     pub(crate) async fn try_sandbox(&self, run: &RunId) -> Result<Held, Stop> {
         let storage = self.isolation.prepare(run).await.expect("prepared");
-        let limits = spec::Isolation::Kubernetes(self.asked.clone()).limits();
+        let limits = spec::Isolation::Kubernetes(Box::new(self.asked.clone())).limits();
         let inputs = SandboxInputs { port: 5432, ..SandboxInputs::default() };
         let spec = SandboxSpec { run: run.clone(), limits, inputs };
         let sandbox = self.isolation.provision(spec).await?;

@@ -45,7 +45,7 @@ fn asked() -> Kubernetes {
 
 async fn run(outside: &Outside, asked: Kubernetes, production: Production) -> Ended {
     let mut request = outside.request();
-    request.drill.isolation = Isolation::Kubernetes(asked);
+    request.drill.isolation = Isolation::Kubernetes(Box::new(asked));
     let ports = Ports { production, ..outside.ports_in_a_cluster() };
     let run = execute(request, &ports, Arc::new(Silent), Cancel::default());
     tokio::time::timeout(Duration::from_mins(1), run).await.expect("it ends").expect("it was begun")
@@ -143,7 +143,7 @@ async fn what_cannot_be_tried_for_a_while_is_tried_again_and_for_too_long_ends_t
 
 async fn run_paused(outside: &Outside, asked: Kubernetes) -> Ended {
     let mut request = outside.request();
-    request.drill.isolation = Isolation::Kubernetes(asked);
+    request.drill.isolation = Isolation::Kubernetes(Box::new(asked));
     execute(request, &outside.ports_in_a_cluster(), Arc::new(Silent), Cancel::default()).await.expect("it was begun")
 }
 
