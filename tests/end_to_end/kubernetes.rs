@@ -102,6 +102,7 @@ fn keeps_to_its_own(cluster: &Cluster) {
     assert!(cluster.refused(&loosen, "").contains("does not enforce Pod Security `restricted`"));
     cluster.kubectl(&["--as", MUSTER, "delete", "namespace", "dr-sandbox-own"]);
     ends_no_other_namespace(cluster);
+    frees_a_volume_and_changes_nothing_of_it(cluster);
 }
 
 /// Where it may finalize namespaces, those are its own as well.
@@ -127,6 +128,46 @@ fn ends_no_other_namespace(cluster: &Cluster) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     cluster.kubectl(&["delete", "namespace", "dr-sandbox-finalized"]);
     cluster.kubectl(&["delete", "-k", finalizers]);
+}
+
+/// Of a run's claim on a backup alone.
+fn frees_a_volume_and_changes_nothing_of_it(cluster: &Cluster) {
+    let name = "muster-test-confined";
+    let held = |namespace: &str, claim: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{ name: {name}, labels: {{ a: b }} }}\nspec:\n  capacity: {{ storage: 1Gi }}\n  \
+             accessModes: [ReadOnlyMany]\n  persistentVolumeReclaimPolicy: Retain\n  hostPath: {{ path: /nowhere }}\n  \
+             claimRef: {{ namespace: {namespace}, name: {claim} }}\n"
+        )
+    };
+    let free = r#""claimRef": null"#;
+    let patches = [
+        ("dr-sandbox-own", "backup", r#"{"spec": {"persistentVolumeReclaimPolicy": "Delete"}}"#.to_owned()),
+        ("dr-sandbox-own", "backup", format!(r#"{{"spec": {{{free}, "persistentVolumeReclaimPolicy": "Delete"}}}}"#)),
+        ("dr-sandbox-own", "backup", format!(r#"{{"spec": {{{free}, "mountOptions": ["suid"]}}}}"#)),
+        ("dr-sandbox-own", "backup", format!(r#"{{"spec": {{{free}}}, "metadata": {{"labels": {{"a": "c"}}}}}}"#)),
+        ("dr-sandbox-own", "backup", r#"{"spec": {"claimRef": {"namespace": "dr-sandbox-other"}}}"#.to_owned()),
+        // It has restored data on it.
+        ("dr-sandbox-own", "database", format!(r#"{{"spec": {{{free}}}}}"#)),
+        ("production", "backup", format!(r#"{{"spec": {{{free}}}}}"#)),
+    ];
+    let patch =
+        |patch: &str| cluster.try_kubectl(&["--as", MUSTER, "patch", "pv", name, "--type=merge", "-p", patch], "");
+    for (namespace, claim, change) in patches {
+        cluster.apply(&held(namespace, claim));
+        let tried = patch(&change);
+        let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+        assert!(
+            !tried.status.success() && said.contains("may change nothing outside"),
+            "{namespace}/{claim} {change}: {said}"
+        );
+        cluster.kubectl(&["delete", "pv", name, "--timeout=30s"]);
+    }
+    cluster.apply(&held("dr-sandbox-own", "backup"));
+    let freed = patch(&format!(r#"{{"spec": {{{free}}}}}"#));
+    assert!(freed.status.success(), "{}", String::from_utf8_lossy(&freed.stderr));
+    assert!(cluster.refused(&["--as", MUSTER, "delete", "pv", name], "").contains("cannot delete"));
+    cluster.kubectl(&["delete", "pv", name, "--timeout=30s"]);
 }
 
 fn muster_name(cluster: &Cluster) -> String {

@@ -62,11 +62,13 @@ impl Times {
             (duration, PhaseOutcome::Done { .. }) => Some(*duration),
             (_, PhaseOutcome::Stopped(_)) => None,
         };
-        // Verify and sandbox run side by side: the longer one is on the critical path.
+        // Where verify and sandbox run side by side, the longer one is on the critical path.
+        let both =
+            |verify: Duration, sandbox| if state.verified_first { verify + sandbox } else { verify.max(sandbox) };
         let recovery_time = done(Phase::Verify)
             .zip(done(Phase::Sandbox))
             .zip(done(Phase::Restore))
-            .map(|((verify, sandbox), restore)| verify.max(sandbox) + restore);
+            .map(|((verify, sandbox), restore)| both(verify, sandbox) + restore);
         let recovery_point = state
             .artifact
             .as_ref()
@@ -307,9 +309,18 @@ mod tests {
         })
     }
 
+    /// A backup on a volume is looked at before there is a sandbox.
+    #[test]
+    fn a_sandbox_that_waits_for_verify_takes_its_time_after_it() {
+        assert_eq!(conclude(&state(&whole(20))).recovery_time_milliseconds, Some(33_000));
+    }
+
     #[test]
     fn a_whole_run_is_proven_and_its_recovery_time_is_the_critical_path() {
-        let summary = conclude(&state(&whole(20)));
+        let mut events = whole(20);
+        // Verify ends while the sandbox is being made.
+        events.swap(3, 4);
+        let summary = conclude(&state(&events));
         assert_eq!(summary.reason, Reason::Proven);
         assert_eq!(summary.recovery_time_milliseconds, Some(29_000));
         assert_eq!(summary.boundary_overhead_milliseconds, Some(3_000));

@@ -208,6 +208,10 @@ pub struct Extension {
 }
 
 impl Part {
+    fn baselines(&self) -> impl Iterator<Item = &FileEntry> {
+        self.baseline.iter().chain(&self.schema).chain(&self.blocks).chain(&self.row_digests)
+    }
+
     /// Whether the dump makes its own database. Archives always do; a script does where it says with which locale.
     pub fn makes_its_database(&self) -> bool {
         self.format.packing().is_none() || self.locale.is_some()
@@ -217,11 +221,13 @@ impl Part {
 impl Manifest {
     /// Every file that the manifest vouches for.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
-        let parts = self.parts.iter().flat_map(|part| {
-            let side = part.baseline.iter().chain(&part.schema).chain(&part.blocks).chain(&part.row_digests);
-            part.files.iter().chain(side)
-        });
+        let parts = self.parts.iter().flat_map(|part| part.files.iter().chain(part.baselines()));
         self.globals.iter().chain(parts)
+    }
+
+    /// Those that the checks compare with, and no restore needs.
+    pub fn baselines(&self) -> impl Iterator<Item = &FileEntry> {
+        self.parts.iter().flat_map(Part::baselines)
     }
 
     pub fn total_size(&self) -> u64 {

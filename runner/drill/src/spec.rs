@@ -147,6 +147,7 @@ impl Fidelity {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a drill has one")]
 pub enum Isolation {
     Local(Limits),
     Kubernetes(Box<Kubernetes>),
@@ -172,6 +173,14 @@ impl Isolation {
         match self {
             Self::Local(_) => None,
             Self::Kubernetes(asked) => Some(asked.probe_interval),
+        }
+    }
+
+    /// Where the dumps lie already. None: they come from where the manifest is.
+    pub fn volume(&self) -> Option<&Volume> {
+        match self {
+            Self::Local(_) => None,
+            Self::Kubernetes(asked) => asked.artifact.as_ref(),
         }
     }
 }
@@ -205,6 +214,25 @@ pub struct Kubernetes {
     pub doorway: Option<Visitor>,
     /// How long what was deleted may be held by other people's finalizers. None: for as long as they hold it.
     pub remove_finalizers_after: Option<Duration>,
+    /// None: the dumps come from where the manifest is.
+    pub artifact: Option<Volume>,
+}
+
+/// A `PersistentVolume` that has the dumps, and the backup's roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    /// The backup's directory on it. None: all of the volume.
+    pub path: Option<String>,
+}
+
+impl std::fmt::Display for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{path} on volume {}", self.name),
+            None => write!(f, "volume {}", self.name),
+        }
+    }
 }
 
 /// A volume that is claimed for the restored databases of a run.

@@ -61,6 +61,8 @@ pub enum Reason {
     Quarantined,
     /// The network, as opposed to the object being absent.
     SourceUnreachable,
+    /// Somebody wrote to the backup between its verification and the end of its restore.
+    ArtifactChanged,
     /// A plugin trapped, or could not tell.
     CheckInconclusive,
     /// A self-test could not tell whether the drill notices damage.
@@ -71,7 +73,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Proven,
         Self::ArtifactRefused,
         Self::RestoreFailed,
@@ -89,6 +91,7 @@ impl Reason {
         Self::Interrupted,
         Self::Quarantined,
         Self::SourceUnreachable,
+        Self::ArtifactChanged,
         Self::CheckInconclusive,
         Self::SelfTestInconclusive,
         Self::AlreadyRunning,
@@ -115,6 +118,7 @@ impl Reason {
             Self::Interrupted => "interrupted",
             Self::Quarantined => "quarantined",
             Self::SourceUnreachable => "source-unreachable",
+            Self::ArtifactChanged => "artifact-changed",
             Self::CheckInconclusive => "check-inconclusive",
             Self::SelfTestInconclusive => "self-test-inconclusive",
             Self::AlreadyRunning => "already-running",
@@ -141,6 +145,7 @@ impl Reason {
             | Self::Interrupted
             | Self::Quarantined
             | Self::SourceUnreachable
+            | Self::ArtifactChanged
             | Self::CheckInconclusive
             | Self::SelfTestInconclusive
             | Self::AlreadyRunning

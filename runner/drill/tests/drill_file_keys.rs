@@ -112,6 +112,46 @@ fn full_in_a_cluster() -> Value {
     value
 }
 
+/// The same, with a backup that is there already: such a drill has one source, and no self-test.
+fn full_on_a_volume() -> Value {
+    let mut value = full_in_a_cluster();
+    value["spec"]["isolation"]["kubernetes"]["artifact"] =
+        json!({ "volume": { "name": "backups-orders", "path": "orders/latest" } });
+    let spec = value["spec"].as_object_mut().unwrap();
+    spec.remove("selfTest");
+    let source = spec["source"].as_object_mut().unwrap();
+    source.remove("fallbacks");
+    source.remove("exercise");
+    value
+}
+
+#[test]
+fn what_a_backup_on_a_volume_cannot_have_is_said_at_once() {
+    let with = |more: &dyn Fn(&mut Value)| {
+        let mut value = full_on_a_volume();
+        more(&mut value);
+        read(&value.to_string())
+    };
+    let drill = with(&|_| ()).unwrap();
+    let volume = drill.isolation.volume().unwrap();
+    assert_eq!((volume.name.as_str(), volume.path.as_deref()), ("backups-orders", Some("orders/latest")));
+    assert!(drill.damages().is_empty(), "there is no copy to damage");
+    let all = with(&|value| {
+        value["spec"]["selfTest"] = full()["spec"]["selfTest"].clone();
+        value["spec"]["source"]["fallbacks"] = full()["spec"]["source"]["fallbacks"].clone();
+    });
+    let all = all.unwrap_err();
+    assert!(all.contains("has no `fallbacks`") && all.contains("`selfTest` damages a copy"), "{all}");
+    let dump = with(&|value| value["spec"]["source"] = full_of_a_dump()["spec"]["source"].clone()).unwrap_err();
+    assert!(dump.contains("needs a manifest"), "{dump}");
+    for path in ["", "/orders", "orders/", "a/../b", "./a", "a\u{7}"] {
+        let said = with(&|value| value["spec"]["isolation"]["kubernetes"]["artifact"]["volume"]["path"] = json!(path));
+        assert!(said.unwrap_err().contains("is no directory on a volume"), "{path}");
+    }
+    let neither = with(&|value| value["spec"]["isolation"]["kubernetes"]["artifact"] = json!({})).unwrap_err();
+    assert!(neither.contains("volume"), "{neither}");
+}
+
 /// The same, with a Vault that comes in by a doorway.
 fn full_with_doorways() -> [Value; 2] {
     let doorways = [
@@ -129,7 +169,8 @@ fn full_with_doorways() -> [Value; 2] {
 /// JSON is YAML: each key of the full file in turn is taken out, and the result must notice.
 #[test]
 fn no_key_is_ignored() {
-    let of_all_kinds = [full(), full_where(Damage::Signature), full_of_a_dump(), full_in_a_cluster()];
+    let of_all_kinds =
+        [full(), full_where(Damage::Signature), full_of_a_dump(), full_in_a_cluster(), full_on_a_volume()];
     for full in of_all_kinds.into_iter().chain(full_with_doorways()) {
         no_key_of(&full);
     }
@@ -176,7 +217,7 @@ fn pointers(value: &Value, at: &str, into: &mut Vec<String>) {
 fn the_schema_and_the_parser_know_the_same_keys() {
     let schema = json_schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    for full in [full(), full_of_a_dump(), full_in_a_cluster()] {
+    for full in [full(), full_of_a_dump(), full_in_a_cluster(), full_on_a_volume()] {
         assert!(validator.is_valid(&full));
     }
 
@@ -191,7 +232,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         read(&full_with(&vault).to_string()).unwrap();
         pointers(&full_with(&vault), "", &mut written);
     }
-    pointers(&full_in_a_cluster(), "", &mut written);
+    pointers(&full_on_a_volume(), "", &mut written);
     for full in full_with_doorways() {
         assert!(validator.is_valid(&full));
         pointers(&full, "", &mut written);
@@ -223,13 +264,11 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         assert!(!validator.is_valid(&more), "{place}");
         assert!(read(&more.to_string()).unwrap_err().contains("unknown key `zzz`"), "{place}");
     }
-    for (place, key) in [("/spec/isolation/kubernetes", "artifact"), ("/spec/source/trustedKeys/0", "secretRef")] {
-        let mut later = if place.contains("kubernetes") { full_in_a_cluster() } else { full() };
-        later.pointer_mut(place).unwrap()[key] = json!({});
-        assert!(!validator.is_valid(&later), "{key}");
-        let answer = read(&later.to_string()).unwrap_err();
-        assert!(answer.contains(&format!("`{key}` is not offered by this version of muster")), "{answer}");
-    }
+    let mut later = full();
+    later.pointer_mut("/spec/source/trustedKeys/0").unwrap()["secretRef"] = json!({});
+    assert!(!validator.is_valid(&later));
+    let answer = read(&later.to_string()).unwrap_err();
+    assert!(answer.contains("`secretRef` is not offered by this version of muster"), "{answer}");
 }
 
 fn full_with(vault: &Value) -> Value {

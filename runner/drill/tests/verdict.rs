@@ -27,7 +27,8 @@ fn reasons() -> Vec<(Reason, Verdict, &'static str)> {
             Reason::Deadline => (Verdict::Inconclusive, "deadline", Some(Reason::Interrupted)),
             Reason::Interrupted => (Verdict::Inconclusive, "interrupted", Some(Reason::Quarantined)),
             Reason::Quarantined => (Verdict::Inconclusive, "quarantined", Some(Reason::SourceUnreachable)),
-            Reason::SourceUnreachable => (Verdict::Inconclusive, "source-unreachable", Some(Reason::CheckInconclusive)),
+            Reason::SourceUnreachable => (Verdict::Inconclusive, "source-unreachable", Some(Reason::ArtifactChanged)),
+            Reason::ArtifactChanged => (Verdict::Inconclusive, "artifact-changed", Some(Reason::CheckInconclusive)),
             Reason::CheckInconclusive => {
                 (Verdict::Inconclusive, "check-inconclusive", Some(Reason::SelfTestInconclusive))
             }

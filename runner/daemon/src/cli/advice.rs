@@ -84,6 +84,9 @@ fn by_reason(state: &State, summary: &Summary) -> Option<String> {
         Reason::SourceUnreachable => {
             format!("see that the backup's place can be reached from here, then `muster run {file}`")
         }
+        Reason::ArtifactChanged => format!(
+            "what was restored is not known to be what was signed: find out who writes to the backup's volume, then `muster run {file}`"
+        ),
         Reason::CheckInconclusive => format!(
             "nothing is known to be wrong, and not all was checked: `muster report {run}` says what the check could not \
              tell; see to that, then `muster run {file}`"

@@ -24,7 +24,11 @@ pub(super) async fn open(context: &Context<'_>) -> Result<(Opened, Duration), St
     let result = first_that_is_there(context).await;
     let result = result.and_then(|opened| not_from_the_future(&opened.manifest).map(|()| opened));
     match result {
-        Ok(opened) => {
+        Ok(mut opened) => {
+            if let Some(volume) = context.request.drill.isolation.volume() {
+                // A copy is what lies in both places: the same dumps elsewhere are another.
+                opened.location = format!("{} and {volume}", opened.location);
+            }
             context.journal.append(Event::Artifact(artifact(&opened))).await?;
             warn_of_what_is_unknown(context, &opened).await?;
             compare_with_primary(context, &opened).await?;

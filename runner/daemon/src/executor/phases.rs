@@ -70,8 +70,13 @@ pub(super) async fn phases(context: &Context<'_>) -> Result<(), Stop> {
     let plan = preflight(context, &opened).await?;
     let ahead = Ahead::begin(context, &opened.manifest);
     let storage = acquire_storage(context).await?;
-    let (verified, provisioned) =
-        tokio::join!(verify(context, &opened, &storage, opening), sandbox(context, plan.as_ref()));
+    let verifying = verify(context, &opened, &storage, opening);
+    let making = sandbox(context, plan.as_ref());
+    let (verified, provisioned) = match context.request.drill.isolation.volume() {
+        None => tokio::join!(verifying, making),
+        // The sandbox has it from the beginning, so it is verified before there is one.
+        Some(_) => (Ok(verifying.await?), making.await),
+    };
     let (baselines, damaged) = verified?;
     // Of a self-test with a damaged baseline, the copy's own: it is what the checks must compare with.
     let manifest = damaged.unwrap_or(opened.manifest);
@@ -192,7 +197,11 @@ async fn preflight(context: &Context<'_>, opened: &Opened) -> Result<Box<dyn Eng
             context.journal.append(Event::Finding(finding)).await?;
         }
         // A self-test copies what it damages, and stages that copy.
-        let copies = if self_test::damage(context).is_some() { 2 } else { 1 };
+        let copies = match (drill.isolation.volume(), self_test::damage(context)) {
+            (Some(_), _) => 0,
+            (None, Some(_)) => 2,
+            (None, None) => 1,
+        };
         let needed = plan.disk_estimate().saturating_add(opened.manifest.total_size().saturating_mul(copies));
         if needed > survey.free_disk {
             let (needed, free) = (unit::size(needed), unit::size(survey.free_disk));
@@ -274,8 +283,19 @@ async fn verify(
             None => None,
         };
         let verified = copy.as_ref().unwrap_or(opened);
-        verified.artifact.stage(&storage.staging, &progress).await?;
+        let on_a_volume = drill.isolation.volume().is_some();
+        if on_a_volume {
+            verified.artifact.stage_baselines(&storage.staging, &progress).await?;
+        } else {
+            verified.artifact.stage(&storage.staging, &progress).await?;
+        }
         let baselines = Baselines::take(&verified.manifest, &storage.staging)?;
+        if on_a_volume {
+            let run = context.journal.run();
+            // What looks at the volume is made in the sandbox's place, and goes with it.
+            context.journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
+            context.ports.isolations.of(&drill.isolation)?.verify(&run, &verified.manifest, &progress).await?;
+        }
         if copy.is_some() {
             self_test::remove_copy(storage)?;
         }
@@ -332,7 +352,9 @@ async fn sandbox(context: &Context<'_>, plan: &dyn EnginePlan) -> Result<Arc<dyn
     let drill = &context.request.drill;
     let journal = context.journal;
     let work = async {
-        journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
+        if drill.isolation.volume().is_none() {
+            journal.append(Event::Intended { resource: Resource::Sandbox }).await?;
+        }
         let spec = SandboxSpec { run: journal.run(), limits: drill.isolation.limits(), inputs: plan.inputs() };
         let sandbox = context.ports.isolations.of(&drill.isolation)?.provision(spec).await?;
         context.live.parts().sandbox = Some(Arc::clone(&sandbox));
@@ -381,7 +403,14 @@ async fn restore(context: &Context<'_>, manifest: &Manifest, server: &dyn Server
         let sandbox = sandbox.ok_or_else(|| Stop::internal("the restore has no sandbox"))?;
         sandbox.deliver().await?;
         let progress = context.journal.progress(Phase::Restore);
-        let restored = server.restore(manifest, &progress).await?;
+        let restored = match server.restore(manifest, &progress).await {
+            // Whoever wrote to the backup meanwhile may be the cause.
+            Err(stop) if stop.reason == Reason::RestoreFailed => {
+                sandbox.verify_again(manifest).await?;
+                return Err(stop);
+            }
+            restored => restored?,
+        };
         for finding in restored.findings {
             context.journal.append(Event::Finding(finding)).await?;
         }

@@ -2,6 +2,7 @@
 mod boundary;
 mod lease;
 mod outside;
+mod volume;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

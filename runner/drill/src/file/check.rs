@@ -46,8 +46,27 @@ pub(super) fn check(root: &Node, digest: Sha256Digest, options: Options, problem
         deadlines,
         self_test: None,
     };
+    of_a_volume(spec, &drill, problems);
     drill.self_test = spec.get("selfTest").and_then(|node| self_test::read(node, &drill, problems));
     Some(drill)
+}
+
+/// One place has the dumps, and one manifest says what they are.
+fn of_a_volume(spec: Option<&Node>, drill: &Drill, problems: &mut Problems) {
+    if drill.isolation.volume().is_none() {
+        return;
+    }
+    let source = spec.get("source");
+    if let Some(dump) = source.get("dump") {
+        let problem = Problem::at(dump.place, "a backup on a volume needs a manifest, and the source is a `dump`");
+        problems.push(
+            problem.hint("`muster adopt` the dump and name its manifest, or remove isolation.kubernetes.artifact"),
+        );
+    }
+    if let Some(fallbacks) = source.get("fallbacks") {
+        let problem = Problem::at(fallbacks.place, "a backup on a volume has no `fallbacks`: there is one volume");
+        problems.push(problem.hint("make another drill of each, or remove isolation.kubernetes.artifact"));
+    }
 }
 
 pub(super) fn schedule(node: &Node, problems: &mut Problems) -> Schedule {

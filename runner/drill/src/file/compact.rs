@@ -86,6 +86,10 @@ fn expand(root: &Node, defaults: &Compact, problems: &mut Problems) -> Option<St
     let port = port.or_else(|| cluster.get("port").is_none().then_some(kubernetes::DEFAULT_PORT.into()));
     put(&mut cluster, "port", port.map(|port| json!(port)));
     put(&mut cluster, "orchestratorCidr", text("orchestrator_cidr").map(|network| json!(network)));
+    if let Some(Value::Object(volume)) = cluster.pointer_mut("/artifact/volume") {
+        let backups = volume.get("path").and_then(Value::as_str).map(|path| format!("{path}/")).unwrap_or_default();
+        volume.insert("path".to_owned(), json!(format!("{backups}{}", text("backup_snapshot")?)));
+    }
     put(&mut leases, "mount", text("vault_path").map(|path| json!(path)));
     let ttl = root.get("ttl_seconds").and_then(Node::whole);
     let ttl = ttl.or_else(|| leases.get("ttl").is_none().then_some(vault::DEFAULT_TTL.as_secs()));

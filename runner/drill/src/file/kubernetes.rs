@@ -4,11 +4,11 @@ use std::time::Duration;
 use super::doorway;
 use super::problem::{Problem, Problems};
 use super::rule::{self, Complaint, TextRule};
-use super::shape::{Choice, Form, LARGEST, MIB, Shape, duration, not_yet, optional, required};
+use super::shape::{Choice, Form, LARGEST, MIB, Shape, duration, optional, required, usual};
 use super::tree::Node;
 use super::value::{self, Get, number, size};
 use crate::network::{self, MOST_TARGETS, Target};
-use crate::spec::{Claim, Kubernetes};
+use crate::spec::{Claim, Kubernetes, Volume};
 
 const DEFAULT_MEMORY: u64 = 1 << 30;
 const DEFAULT_DISK: u64 = 8 << 30;
@@ -20,6 +20,7 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
     let text = |name| value::text(Some(node), name).map(str::to_owned);
     let limits = node.get("limits");
     let claim = node.get("storage").get("claim");
+    let volume = node.get("artifact").get("volume");
     let orchestrator = node.get("orchestratorCidr");
     let asked = Kubernetes {
         context: text("context"),
@@ -36,6 +37,8 @@ pub(super) fn read(node: &Node, problems: &mut Problems) -> Option<Kubernetes> {
         port: number(Some(node), "port").unwrap_or(DEFAULT_PORT),
         doorway: node.get("doorway").and_then(|node| doorway::read(node, problems)),
         remove_finalizers_after: value::duration(Some(node), "removeFinalizersAfter"),
+        artifact: value::text(volume, "name")
+            .map(|name| Volume { name: name.to_owned(), path: value::text(volume, "path").map(str::to_owned) }),
     };
     if let (Some(given), Some(production)) = (orchestrator, asked.orchestrated_production()) {
         let message = format!("`orchestratorCidr` lets in what is listed as production's: {production}");
@@ -106,7 +109,11 @@ pub(super) static KUBERNETES: Shape = Shape {
             "How long after its deletion what a run made may be held by somebody's finalizers, from 1m to 1h; then muster removes them, and says \
              so. Default: never.",
         ),
-        not_yet("artifact", Form::Free, "A volume that has the backup already."),
+        optional(
+            "artifact",
+            Form::Object(&ARTIFACT),
+            "Where the dumps lie in the cluster already. Default: nowhere, and they are sent from where the manifest is.",
+        ),
     ],
 };
 
@@ -148,6 +155,23 @@ static CLAIM: Shape = Shape {
     ],
 };
 
+static ARTIFACT: Shape = Shape {
+    choice: Choice::ExactlyOne,
+    keys: &[usual("volume", Form::Object(&VOLUME), "A volume that has the backup's directory.")],
+};
+
+static VOLUME: Shape = Shape {
+    choice: Choice::Any,
+    keys: &[
+        required(
+            "name",
+            Form::Text(&VOLUME_NAME),
+            "A PersistentVolume that nobody claims, with ReadOnlyMany and the reclaim policy Retain. A run claims it and frees it again.",
+        ),
+        optional("path", Form::Text(&PATH_ON_VOLUME), "The backup's directory on it. Default: all of the volume."),
+    ],
+};
+
 pub(super) static TARGET: TextRule = TextRule {
     check: |text| {
         let hint = "such as 10.20.0.5:5432, 10.20.0.0/16:5432 or [2001:db8::]/64:5432; names are not looked up";
@@ -168,9 +192,7 @@ pub(super) static NETWORK: TextRule = TextRule {
 
 static STORAGE_CLASS: TextRule = TextRule {
     check: |text| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-        let ends = text.starts_with(['-', '.']) || text.ends_with(['-', '.']);
-        if !text.is_empty() && text.len() <= 253 && text.chars().all(inner) && !ends {
+        if is_object_name(text) {
             Ok(())
         } else {
             Err(Complaint::new(format!("`{text}` is not the name of a storage class"))
@@ -179,4 +201,36 @@ static STORAGE_CLASS: TextRule = TextRule {
     },
     pattern: Some("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
     example: "standard",
+};
+
+static VOLUME_NAME: TextRule = TextRule {
+    check: |text| {
+        if is_object_name(text) {
+            Ok(())
+        } else {
+            Err(Complaint::new(format!("`{text}` is not the name of a volume")).hint("`kubectl get pv` lists them"))
+        }
+    },
+    pattern: Some("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+    example: "backups-orders",
+};
+
+fn is_object_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let ends = text.starts_with(['-', '.']) || text.ends_with(['-', '.']);
+    !text.is_empty() && text.len() <= 253 && text.chars().all(inner) && !ends
+}
+
+static PATH_ON_VOLUME: TextRule = TextRule {
+    check: |text| {
+        let plain = |step: &str| !matches!(step, "" | "." | "..") && !step.chars().any(char::is_control);
+        if text.len() <= 1024 && text.split('/').all(plain) {
+            Ok(())
+        } else {
+            Err(Complaint::new(format!("`{}` is no directory on a volume", text.escape_debug()))
+                .hint("such as orders/latest: relative to the volume, without `.` and `..`"))
+        }
+    },
+    pattern: Some("^[^/]+(/[^/]+)*$"),
+    example: "orders/latest",
 };

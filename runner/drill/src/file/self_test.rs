@@ -14,6 +14,14 @@ pub(super) fn read(node: &Node, drill: &Drill, problems: &mut Problems) -> Optio
         problems.push(problem.hint("remove it, or `muster adopt` the dump and name its manifest"));
         return None;
     }
+    if drill.isolation.volume().is_some() {
+        let problem = Problem::at(
+            node.place,
+            "`selfTest` damages a copy of the backup, and this one lies on a volume in the cluster",
+        );
+        problems.push(problem.hint("remove it, and self-test a drill of the same backup that has no `artifact`"));
+        return None;
+    }
     let shared = schedule(node.get("schedule")?, problems);
     let Some(named) = node.get("damages") else {
         let damages = Damage::ALL.into_iter().filter(|damage| drill.can_notice(*damage));

@@ -24,6 +24,8 @@ pub struct IllegalEvent {
 pub struct State {
     pub started: RunStarted,
     pub phases: Vec<PhaseRecord>,
+    /// Whether nothing of the sandbox was begun before the artifact was verified.
+    pub verified_first: bool,
     pub held: BTreeMap<Resource, Held>,
     /// In the order in which they were intended.
     pub order: Vec<Resource>,
@@ -103,6 +105,7 @@ impl State {
         Self {
             started,
             phases: Vec::new(),
+            verified_first: false,
             held: BTreeMap::new(),
             order: Vec::new(),
             source: None,
@@ -229,6 +232,9 @@ impl State {
         }
         if self.phase(phase).is_some() {
             return Err(illegal(format!("phase {phase} started twice")));
+        }
+        if phase == Phase::Sandbox {
+            self.verified_first = self.phase(Phase::Verify).is_some_and(|verify| verify.ended.is_some());
         }
         self.phases.push(PhaseRecord { phase, started: at, ended: None });
         Ok(())

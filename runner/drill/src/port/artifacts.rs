@@ -41,6 +41,9 @@ pub trait Artifact: Send + Sync {
     /// manifest. On an error nothing in `staging` may be used. The staged names are the manifest's paths.
     async fn stage(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop>;
 
+    /// The same for the baselines alone, of a backup whose dumps lie elsewhere: see [`Isolation::verify`](super::Isolation::verify).
+    async fn stage_baselines(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop>;
+
     /// Copies every file into the empty directory `copy` and does `damage` to the copy. The original is not written, and the
     /// copy shares nothing with it. Damage to the baseline is done to something that `looked_at` says yes to.
     async fn damaged_copy(&self, damage: Damage, copy: &Path, looked_at: &LookedAt) -> Result<DamagedCopy, Stop>;

@@ -11,6 +11,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 use crate::agent::ProbeTargets;
 use crate::id::RunId;
 use crate::ledger::Resource;
+use crate::manifest::Manifest;
+use crate::port::Progress;
 use crate::proof::{LimitInForce, Probe, ReleaseProof};
 use crate::spec::Limits;
 use crate::stop::Stop;
@@ -34,6 +36,12 @@ pub trait Isolation: Send + Sync {
 
     /// Makes the run's own directory.
     async fn prepare(&self, run: &RunId) -> Result<Storage, Stop>;
+
+    /// Compares the dumps that lie in the isolation already with their manifest, before a sandbox sees them; what it makes for that is
+    /// the sandbox's, to be released with it. Of drills that name such a place alone.
+    async fn verify(&self, _run: &RunId, _manifest: &Manifest, _progress: &dyn Progress) -> Result<(), Stop> {
+        Err(Stop::internal(format!("{} has no place where a backup could lie already", self.name())))
+    }
 
     /// Makes the sandbox of a run whose storage was prepared.
     async fn provision(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, Stop>;
@@ -128,6 +136,12 @@ pub trait Sandbox: Send + Sync {
 
     /// Moves what was verified from the staging directory to `/backup`, read-only. No descriptor of a regular file enters.
     async fn deliver(&self) -> Result<(), Stop>;
+
+    /// Whether what was delivered is still what was verified: an error with [`Reason::ArtifactChanged`](crate::verdict::Reason) where it
+    /// is not. What was copied cannot have changed.
+    async fn verify_again(&self, _manifest: &Manifest) -> Result<(), Stop> {
+        Ok(())
+    }
 
     /// Runs a command inside. Dropping the future ends the command.
     async fn exec(&self, exec: Exec) -> Result<ExecOutput, Stop>;

@@ -28,7 +28,8 @@ impl Drill {
     }
 
     /// The damages that this drill has something to notice with: those that its file names, else all that its checks can see.
-    /// Empty for a dump without a manifest: there is nothing in it to damage that only muster would notice.
+    /// Empty for a dump without a manifest, as there is nothing in it to damage that only muster would notice, and for a backup on a
+    /// volume, of which muster makes no copy.
     pub fn damages(&self) -> Vec<Damage> {
         match &self.self_test {
             Some(test) => test.damages.keys().copied().collect(),
@@ -40,6 +41,7 @@ impl Drill {
         let has = |wanted: &str| {
             self.checks.iter().any(|check| matches!(&check.plugin, Plugin::Builtin(name) if name == wanted))
         };
-        matches!(self.source, Source::Manifest { .. }) && noticed_by(damage).is_none_or(has)
+        let has_a_copy = matches!(self.source, Source::Manifest { .. }) && self.isolation.volume().is_none();
+        has_a_copy && noticed_by(damage).is_none_or(has)
     }
 }

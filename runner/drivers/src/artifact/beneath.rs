@@ -1,11 +1,12 @@
 //! A directory held open, and regular files beneath it. Nothing is ever looked up by a full path again.
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -54,6 +55,21 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = File::from(self.resolve(path, flags)?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+    }
+
+    /// Names in the directory `below`, which is none itself for the whole; through no symbolic link.
+    pub(super) fn names(&self, below: &str) -> io::Result<Vec<(CString, FileType)>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = self.resolve(if below.is_empty() { "." } else { below }, flags)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let name = entry?.file_name().to_owned();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                let found = statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+                names.push((name, FileType::from_raw_mode(found.st_mode)));
+            }
+        }
+        Ok(names)
     }
 
     fn resolve(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {

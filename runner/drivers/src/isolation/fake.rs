@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use drill::agent::ProbeTargets;
 use drill::id::RunId;
 use drill::ledger::Resource;
+use drill::manifest::Manifest;
 use drill::port::{
-    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, Isolation, Leftover, Sandbox, SandboxSpec,
-    Storage, Survey,
+    AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, Isolation, Leftover, Progress, Sandbox,
+    SandboxSpec, Storage, Survey,
 };
 use drill::proof::{Expected, LimitInForce, Probe, ReleaseProof};
 use drill::spec::Limits;
@@ -196,6 +197,13 @@ impl Isolation for FakeIsolation {
         self.world.effect("prepare", prepared).await
     }
 
+    async fn verify(&self, run: &RunId, _manifest: &Manifest, _progress: &dyn Progress) -> Result<(), Stop> {
+        let made = |state: &mut State| {
+            state.exists.insert((run.clone(), Resource::Sandbox));
+        };
+        self.world.effect("verify", made).await
+    }
+
     async fn provision(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, Stop> {
         let run = spec.run.clone();
         let made = |state: &mut State| state.exists.insert((spec.run, Resource::Sandbox));
@@ -252,6 +260,10 @@ impl Sandbox for FakeSandbox {
 
     async fn deliver(&self) -> Result<(), Stop> {
         self.world.effect("deliver", |_| ()).await
+    }
+
+    async fn verify_again(&self, _manifest: &Manifest) -> Result<(), Stop> {
+        self.world.effect("verify again", |_| ()).await
     }
 
     async fn exec(&self, exec: Exec) -> Result<ExecOutput, Stop> {

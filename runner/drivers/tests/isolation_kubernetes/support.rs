@@ -78,6 +78,7 @@ pub(crate) fn asked() -> Kubernetes {
         port: 5432,
         doorway: None,
         remove_finalizers_after: None,
+        artifact: None,
     }
 }
 

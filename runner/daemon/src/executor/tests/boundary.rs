@@ -24,7 +24,7 @@ fn outside(rounds: usize) -> Outside {
     outside
 }
 
-fn asked() -> Kubernetes {
+pub(super) fn asked() -> Kubernetes {
     let image = |name: &str| format!("registry.example/{name}@sha256:{}", "0".repeat(64));
     Kubernetes {
         context: None,
@@ -40,10 +40,11 @@ fn asked() -> Kubernetes {
         port: 5432,
         doorway: None,
         remove_finalizers_after: None,
+        artifact: None,
     }
 }
 
-async fn run(outside: &Outside, asked: Kubernetes, production: Production) -> Ended {
+pub(super) async fn run(outside: &Outside, asked: Kubernetes, production: Production) -> Ended {
     let mut request = outside.request();
     request.drill.isolation = Isolation::Kubernetes(Box::new(asked));
     let ports = Ports { production, ..outside.ports_in_a_cluster() };

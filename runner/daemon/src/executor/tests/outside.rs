@@ -249,6 +249,10 @@ impl Artifact for FakeArtifacts {
         if self.refuse { Err(Stop::new(Reason::ArtifactRefused, "a byte is wrong")) } else { Ok(()) }
     }
 
+    async fn stage_baselines(&self, _staging: &Path, _progress: &dyn Progress) -> Result<(), Stop> {
+        Ok(())
+    }
+
     async fn damaged_copy(&self, damage: Damage, copy: &Path, _looked_at: &LookedAt) -> Result<DamagedCopy, Stop> {
         let answer = match damage {
             Damage::BaselineRows => drill::ledger::Answer::Finding {

@@ -136,6 +136,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Deadline => "a deadline ended it",
         Reason::Interrupted => "it was interrupted",
         Reason::Quarantined => "the backup is in quarantine",
+        Reason::ArtifactChanged => "the backup was changed while it was restored",
         Reason::SourceUnreachable => "the backup's place did not answer",
         Reason::CheckInconclusive => "a check could not tell",
         Reason::SelfTestInconclusive => "the self-test could not tell",

@@ -3,6 +3,7 @@ mod adopt;
 mod compare;
 mod damage;
 mod dump;
+mod elsewhere;
 mod newest;
 mod read;
 
@@ -22,7 +23,9 @@ use drill::verdict::Reason;
 
 pub use adopt::{AdoptRequest, Adopted, adopt};
 pub use compare::{CLOCK_TOLERANCE, dump_agrees};
+pub(crate) use elsewhere::verify as verify_elsewhere;
 
+use self::read::Which;
 use super::beneath::Directory;
 use super::tree::Meter;
 use super::{check, fault};
@@ -103,7 +106,7 @@ impl FileBackup {
 
     /// Hashes every file and compares the dumps' headers with the manifest, without a copy.
     pub async fn verify(&self, progress: &dyn Progress) -> Result<(), Stop> {
-        self.inner.clone().read_all(None, progress).await
+        self.inner.clone().read_all(Which::All, None, progress).await
     }
 }
 
@@ -157,7 +160,11 @@ fn can_be_read(path: &Path) -> bool {
 #[async_trait]
 impl Artifact for FileBackup {
     async fn stage(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop> {
-        self.inner.clone().read_all(Some(staging.to_owned()), progress).await
+        self.inner.clone().read_all(Which::All, Some(staging.to_owned()), progress).await
+    }
+
+    async fn stage_baselines(&self, staging: &Path, progress: &dyn Progress) -> Result<(), Stop> {
+        self.inner.clone().read_all(Which::Baselines, Some(staging.to_owned()), progress).await
     }
 
     async fn damaged_copy(&self, damage: Damage, copy: &Path, looked_at: &LookedAt) -> Result<DamagedCopy, Stop> {
@@ -166,13 +173,19 @@ impl Artifact for FileBackup {
 }
 
 impl Inner {
-    async fn read_all(self: Arc<Self>, staging: Option<PathBuf>, progress: &dyn Progress) -> Result<(), Stop> {
+    async fn read_all(
+        self: Arc<Self>,
+        which: Which,
+        staging: Option<PathBuf>,
+        progress: &dyn Progress,
+    ) -> Result<(), Stop> {
         use std::sync::atomic::Ordering::Relaxed;
-        let total = self.manifest.total_size();
+        let total: u64 = which.of(&self.manifest).iter().map(|entry| entry.size).sum();
         let meter = Arc::new(Meter::default());
         // Whoever stops waiting stops the workers, too.
         let guard = StopWhenDropped(meter.clone());
-        let mut work = tokio::task::spawn_blocking(move || self.read_files(staging.as_deref(), &guard.0.clone()));
+        let mut work =
+            tokio::task::spawn_blocking(move || self.read_files(which, staging.as_deref(), &guard.0.clone()));
         let stopper = StopWhenDropped(meter.clone());
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         let result = loop {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use drill::manifest::{DumpFormat, FileEntry, Part};
+use drill::manifest::{DumpFormat, FileEntry, Manifest, Part};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
@@ -17,15 +17,46 @@ use super::{Inner, compare};
 use crate::engine::postgresql::dump;
 use crate::engine::postgresql::dump_header::DumpHeader;
 
+/// What of a backup is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// The dumps lie elsewhere.
+    Baselines,
+}
+
+impl Which {
+    pub(super) fn of(self, manifest: &Manifest) -> Vec<&FileEntry> {
+        match self {
+            Self::All => manifest.files().collect(),
+            Self::Baselines => manifest.baselines().collect(),
+        }
+    }
+}
+
 impl Inner {
-    pub(super) fn read_files(&self, staging: Option<&Path>, meter: &Meter) -> Result<(), Stop> {
+    pub(super) fn read_files(&self, which: Which, staging: Option<&Path>, meter: &Meter) -> Result<(), Stop> {
+        self.read_entries(&which.of(&self.manifest), staging, meter)?;
+        if which == Which::Baselines { Ok(()) } else { self.compare_all(staging, meter) }
+    }
+
+    pub(super) fn read_entries(
+        &self,
+        entries: &[&FileEntry],
+        staging: Option<&Path>,
+        meter: &Meter,
+    ) -> Result<(), Stop> {
         // Sizes first: a truncated dump need not wait for gigabytes of hashing.
-        for entry in self.manifest.files() {
+        for entry in entries {
             self.open(entry)?;
         }
-        for entry in self.manifest.files() {
+        for entry in entries {
             self.read_file(entry, staging, meter)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn compare_all(&self, staging: Option<&Path>, meter: &Meter) -> Result<(), Stop> {
         for part in &self.manifest.parts {
             self.compare(part, staging, meter)?;
         }

@@ -27,24 +27,36 @@ const RULES: [Rule; 9] = [
 
 /// Of a drill that removes finalizers. `deploy/kubernetes/finalizers` has the same.
 const FINALIZE: [Rule; 1] = [("", "namespaces", "finalize", &["update"])];
+/// Where a drill names a volume that has its backup, asked about that one.
+const BORROW: [Rule; 1] = [("", "persistentvolumes", "", &["patch"])];
 
 /// Of the daemon itself, in its own namespace. `deploy/kubernetes` has the same.
 const LEASE: [Rule; 1] = [("coordination.k8s.io", "leases", "", &["create", "get", "update"])];
 
 /// Names everything that is missing.
 pub(super) async fn check(cluster: &Cluster, asked: &Kubernetes) -> Result<(), Stop> {
-    let more: &[Rule] = if asked.remove_finalizers_after.is_some() { &FINALIZE } else { &[] };
-    let (missing, missing_more) =
-        tokio::try_join!(missing_of(&cluster.client, &RULES, None), missing_of(&cluster.client, more, None))?;
-    let advice = match (missing.is_empty(), missing_more.is_empty()) {
+    let client = &cluster.client;
+    let finalize: &[Rule] = if asked.remove_finalizers_after.is_some() { &FINALIZE } else { &[] };
+    let (borrow, volume): (&[Rule], _) = match &asked.artifact {
+        Some(volume) => (&BORROW, Some(("", volume.name.as_str()))),
+        None => (&[], None),
+    };
+    let (mut missing, borrow, finalize) = tokio::try_join!(
+        missing_of(client, &RULES, None),
+        missing_of(client, borrow, volume),
+        missing_of(client, finalize, None),
+    )?;
+    missing.extend(borrow);
+    let advice = match (missing.is_empty(), finalize.is_empty()) {
         (true, true) => return Ok(()),
         (true, false) => {
             "give it the ClusterRole of deploy/kubernetes/finalizers, or leave removeFinalizersAfter out of the drill"
         }
         (false, _) => "give it the ClusterRole of deploy/kubernetes",
     };
-    let missing = [missing, missing_more].concat().join(", ");
-    Err(Stop::new(Reason::SandboxUnfit, format!("muster's account in the cluster may not {missing}")).advise(advice))
+    missing.extend(finalize);
+    let message = format!("muster's account in the cluster may not {}", missing.join(", "));
+    Err(Stop::new(Reason::SandboxUnfit, message).advise(advice))
 }
 
 /// Whether muster's account may hold the Lease of this namespace and name.

@@ -3,9 +3,11 @@
 //! [`KubernetesIsolation`] makes and removes. `objects` is what a sandbox is made of (pure), `cluster` how the API server is asked,
 //! `pods` what becomes of a pod, `channel`, `exec` and `deliver` how the runner talks to what runs inside ([`inside`]), `probe`
 //! how isolation is proven, `watch` what ends a sandbox early, `doorway` who may come in for a moment, `release` how it goes, `volumes`
-//! how a claimed volume does, `finalizers` what may be removed of what holds them, `access` what muster's account must be allowed, `clock` that both sides mean the same time, and `record`
-//! what this machine keeps. Everything that comes out of a sandbox is hostile.
+//! how a claimed volume does, `finalizers` what may be removed of what holds them, `artifact` how a backup is looked at that lies on a
+//! volume, `access` what muster's account must be allowed, `clock` that both sides mean the same time, and `record` what this machine
+//! keeps. Everything that comes out of a sandbox is hostile.
 mod access;
+mod artifact;
 mod channel;
 mod clock;
 mod cluster;
@@ -32,7 +34,8 @@ use async_trait::async_trait;
 use drill::config::ClusterLease;
 use drill::id::RunId;
 use drill::ledger::Resource;
-use drill::port::{Isolation, Leftover, Sandbox, SandboxSpec, Storage, Survey};
+use drill::manifest::Manifest;
+use drill::port::{Isolation, Leftover, Progress, Sandbox, SandboxSpec, Storage, Survey};
 use drill::proof::{LimitInForce, ReleaseProof};
 use drill::spec::{Kubernetes, Limits};
 use drill::stop::{OrStop, Stop};
@@ -104,6 +107,9 @@ impl Isolation for KubernetesIsolation {
         let cluster = Cluster::connect(asked.context.as_deref()).await?;
         access::check(&cluster, asked).await?;
         clock::check(&cluster).await?;
+        if let Some(volume) = &asked.artifact {
+            artifact::class_of(&cluster, volume).await?;
+        }
         let limit = |what: &str, value, enforced_by: &str| LimitInForce {
             what: what.to_owned(),
             value,
@@ -124,10 +130,22 @@ impl Isolation for KubernetesIsolation {
 
     async fn prepare(&self, run: &RunId) -> Result<Storage, Stop> {
         let asked = self.asked()?;
-        let place = Where { context: asked.context.clone(), remove_finalizers_after: asked.remove_finalizers_after };
+        let place = Where {
+            context: asked.context.clone(),
+            remove_finalizers_after: asked.remove_finalizers_after,
+            volume: asked.artifact.as_ref().map(|volume| volume.name.clone()),
+        };
         let directory = self.shared.records.make(run, &place)?;
         let staging = self.shared.records.staging(run);
         Ok(Storage { handle: serde_json::json!({ "path": directory, "context": place.context }), staging })
+    }
+
+    async fn verify(&self, run: &RunId, manifest: &Manifest, progress: &dyn Progress) -> Result<(), Stop> {
+        let asked = self.asked()?;
+        let Some(volume) = &asked.artifact else {
+            return Err(Stop::internal("the drill names no volume that has its backup"));
+        };
+        Box::pin(artifact::verify(&self.shared, asked, volume, run, manifest, progress)).await
     }
 
     async fn provision(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, Stop> {

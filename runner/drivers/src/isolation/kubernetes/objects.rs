@@ -1,5 +1,6 @@
 //! What a sandbox is made of, as the objects that are applied. Pure: the same drill gives the same text for every run, save for
 //! the names in [`Names`], and the digest of that text stands in the evidence.
+mod backup;
 mod policies;
 
 use drill::id::RunId;
@@ -8,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::doorway::port_beside;
 use super::inside;
+pub(super) use backup::WHOLE;
+use backup::{backup_claim, verifier};
 use policies::{doorway, policies};
 
 /// Who applies: fields that somebody else set show, and whoever applies twice changes nothing.
@@ -33,6 +36,10 @@ pub(super) const DATABASE: &str = "database";
 pub(super) const AGENT: &str = "agent";
 /// What the restored databases lie on, where the drill claims a volume.
 pub(super) const CLAIM: &str = "database";
+/// Holds the volume that has the backup, where the drill names one.
+pub(super) const BACKUP: &str = "backup";
+/// Looks at that volume before the database's pod is there.
+pub(super) const VERIFIER: &str = "verifier";
 pub(super) const STRANGER: &str = "stranger";
 pub(super) const WITNESS: &str = "witness";
 /// The container of the database's pod that takes files from the runner: the database sees them read-only.
@@ -101,6 +108,9 @@ pub(super) struct Objects {
     /// The allowing ones before the denying, because an exception that comes second is missed for a moment.
     pub(super) policies: Vec<Value>,
     pub(super) claim: Option<Value>,
+    /// The claim on the backup's volume, without its storage class, which is the volume's own; and the pod that looks at it. They come
+    /// before all other pods.
+    pub(super) backup: Option<(Value, Value)>,
     /// Made and removed again while the sandbox lives.
     pub(super) doorway: Option<Value>,
     pub(super) pods: Vec<Value>,
@@ -114,6 +124,7 @@ impl Objects {
             limit_range: limit_range(names),
             policies: policies(names, asked),
             claim: asked.claim.as_ref().map(|claim| volume_claim(names, claim)),
+            backup: asked.artifact.as_ref().map(|volume| (backup_claim(names, volume), verifier(names, asked))),
             doorway: asked.doorway.as_ref().map(|visitor| doorway(names, visitor, port_beside(asked.port))),
             pods: vec![database(names, asked), agent(names, asked), stranger(names, asked), witness(names, asked)],
         }
@@ -121,7 +132,8 @@ impl Objects {
 
     fn all(self) -> Vec<Value> {
         let one = vec![self.quota, self.limit_range];
-        let asked_for = self.doorway.into_iter().chain(self.claim).collect();
+        let backup = self.backup.into_iter().flat_map(|(claim, verifier)| [claim, verifier]);
+        let asked_for = self.doorway.into_iter().chain(self.claim).chain(backup).collect();
         [self.namespaces, one, self.policies, asked_for, self.pods].concat()
     }
 }
@@ -133,18 +145,23 @@ pub(super) fn template(asked: &Kubernetes) -> String {
 }
 
 fn quota(names: &Names, asked: &Kubernetes) -> Value {
-    let memory = asked.memory + (2 << 30);
+    // The verifier has gone by then, and may count for a moment still.
+    let (pods, more) = if asked.artifact.is_some() { ("4", 3) } else { ("3", 2) };
+    let memory = asked.memory + (more << 30);
     let mut quota = json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": names.metadata("dr-drill", &names.sandbox),
         "spec": { "hard": {
-            "pods": "3", "services": "0", "secrets": "0", "configmaps": "1", "persistentvolumeclaims": "0",
+            "pods": pods, "services": "0", "secrets": "0", "configmaps": "1", "persistentvolumeclaims": "0",
             "limits.memory": memory.to_string(),
             "limits.ephemeral-storage": (asked.disk * 2 + (2 << 30)).to_string(),
         } },
     });
-    if let Some(claim) = &asked.claim {
-        quota["spec"]["hard"]["persistentvolumeclaims"] = json!("1");
-        quota["spec"]["hard"]["requests.storage"] = json!(claim.size.to_string());
+    let claims = u8::from(asked.claim.is_some()) + u8::from(asked.artifact.is_some());
+    quota["spec"]["hard"]["persistentvolumeclaims"] = json!(claims.to_string());
+    if claims > 0 {
+        let size =
+            asked.claim.as_ref().map_or(0, |claim| claim.size) + backup::LEAST * u64::from(asked.artifact.is_some());
+        quota["spec"]["hard"]["requests.storage"] = json!(size.to_string());
     }
     quota
 }
@@ -179,11 +196,14 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         |name: &str, path: &str, read_only: bool| json!({ "name": name, "mountPath": path, "readOnly": read_only });
     let part = |name: &str, part: &str, path: &str, read_only: bool| json!({ "name": name, "subPath": part, "mountPath": path, "readOnly": read_only });
     let disk = asked.disk.to_string();
-    // With a volume of its own for the databases, the node's disk has the backup alone.
-    let (data, times) = match &asked.claim {
-        None => (json!({ "name": "data", "emptyDir": { "sizeLimit": disk } }), 2),
-        Some(_) => (json!({ "name": "data", "persistentVolumeClaim": { "claimName": CLAIM } }), 1),
+    let on_the_node = |name: &str| json!({ "name": name, "emptyDir": { "sizeLimit": disk } });
+    let data = match &asked.claim {
+        None => on_the_node("data"),
+        Some(_) => json!({ "name": "data", "persistentVolumeClaim": { "claimName": CLAIM } }),
     };
+    let backup = if asked.artifact.is_some() { backup::volume() } else { on_the_node("backup") };
+    // What lies on volumes of its own takes no room on the node's disk.
+    let times = u64::from(asked.claim.is_none()) + u64::from(asked.artifact.is_none());
     let quarter = asked.memory.div_ceil(4).to_string();
     let mut spec = pod_spec(DATABASE_USER);
     spec["hostname"] = json!("sandbox");
@@ -194,7 +214,7 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
     spec["volumes"] = json!([
         { "name": "program", "emptyDir": { "sizeLimit": "512Mi" } },
         data,
-        { "name": "backup", "emptyDir": { "sizeLimit": disk } },
+        backup,
         { "name": "conf", "emptyDir": { "medium": "Memory", "sizeLimit": "16Mi" } },
         { "name": "tmp", "emptyDir": { "sizeLimit": quarter } },
         { "name": "shm", "emptyDir": { "medium": "Memory", "sizeLimit": quarter } },
@@ -223,7 +243,7 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
             part("program", "group", "/etc/group", true),
             part("data", "data", "/data", false),
             mount("conf", "/conf", true),
-            mount("backup", "/backup", true),
+            backup::mount(asked, true),
             mount("tmp", "/tmp", false),
             mount("shm", "/dev/shm", false),
         ]),
@@ -239,9 +259,9 @@ fn database(names: &Names, asked: &Kubernetes) -> Value {
         &asked.muster_image,
         &[inside::POD, "wait"],
         &json!({
-            "memory": "128Mi", "ephemeral-storage": SMALL_MEMORY,
+            "memory": if asked.artifact.is_some() { backup::MEMORY } else { "128Mi" }, "ephemeral-storage": SMALL_MEMORY,
         }),
-        &json!([mount("conf", "/conf", false), mount("backup", "/backup", false)]),
+        &json!([mount("conf", "/conf", false), backup::mount(asked, asked.artifact.is_some())]),
     );
     spec["containers"] = json!([database, intake]);
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
@@ -324,6 +344,7 @@ mod tests {
             port: 5432,
             doorway: None,
             remove_finalizers_after: None,
+            artifact: None,
         }
     }
 

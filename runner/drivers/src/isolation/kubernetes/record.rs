@@ -33,6 +33,9 @@ pub(super) struct Where {
     /// Whoever removes what a killed run left knows no drill.
     #[serde(default)]
     pub(super) remove_finalizers_after: Option<Duration>,
+    /// What the run borrows for its backup, to be freed of it whatever became of its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) volume: Option<String>,
 }
 
 impl Records {
@@ -151,7 +154,11 @@ mod tests {
         assert_eq!(records.owner(), Records::open(state.path()).expect("again").owner());
         let run: RunId = "orders-20261122t021500z-k7x2".parse().expect("a run");
         assert_eq!(records.read(&run).expect("looked"), None);
-        let place = Where { context: Some("prod".to_owned()), remove_finalizers_after: Some(Duration::from_mins(2)) };
+        let place = Where {
+            context: Some("prod".to_owned()),
+            remove_finalizers_after: Some(Duration::from_mins(2)),
+            volume: Some("backups".to_owned()),
+        };
         records.make(&run, &place).expect("made");
         assert!(records.make(&run, &place).is_err(), "a run has one directory");
         assert_eq!(records.read(&run).expect("read"), Some(place));

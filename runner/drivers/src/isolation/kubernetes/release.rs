@@ -35,6 +35,9 @@ pub(super) async fn sandbox(records: &Records, run: &RunId) -> Result<ReleasePro
     let (sandbox, witness) = (of_sandbox.told(sandbox), of_witness.told(witness));
     let mut observed = sandbox?;
     observed.extend(witness?);
+    if let Some(volume) = &place.volume {
+        observed.extend(volumes::freed(&cluster, volume, &names.sandbox).await?);
+    }
     if observed.is_empty() {
         observed.push("no sandbox was found".to_owned());
     }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use drill::agent::ProbeTargets;
+use drill::id::RunId;
+use drill::manifest::Manifest;
 use drill::port::{
     AgentProcess, ByteStream, Doorway, Exec, ExecOutput, ExitStatus, InputFile, Sandbox, SandboxSpec, Template,
 };
 use drill::proof::Probe;
-use drill::spec::Kubernetes;
+use drill::spec::{Kubernetes, Volume};
 use drill::stop::{OrStop, Stop};
 use drill::verdict::Reason;
 use ipnet::IpNet;
@@ -33,7 +35,7 @@ use super::objects::{AGENT, DATABASE, INTAKE, Names, Objects, PORT, STRANGER, ST
 use super::pods::{self, Running};
 use super::probe::{self, Ground, Targets};
 use super::watch::{Expected, Kept, LASTING, Watch};
-use super::{Shared, deliver, exec, inside, release};
+use super::{Shared, artifact, deliver, exec, inside, release};
 use crate::isolation::local::exec::{Tail, clean};
 
 /// Of everything that is made: requests only, no waiting for what they start.
@@ -56,6 +58,8 @@ pub(super) struct KubernetesSandbox {
     watch: Watch,
     /// None: the drill names nobody who may come.
     way_in: Option<Arc<WayIn>>,
+    /// None: the backup is sent.
+    volume: Option<Volume>,
     leaving: TaskTracker,
     /// They end with the sandbox.
     agents: Mutex<Vec<AttachedProcess>>,
@@ -77,11 +81,12 @@ impl KubernetesSandbox {
             return Err(Stop::new(Reason::SandboxUnfit, message).advise("name a major that the image has in /usr"));
         }
         let owner = shared.records.owner().to_owned();
-        let names = Names::of(&spec.run, &owner, &record(&spec));
+        let names = Names::of(&spec.run, &owner, &record(&spec.run));
         let cluster = Cluster::connect(asked.context.as_deref()).await?;
         let objects = Objects::render(&names, &asked);
         let doorway = objects.doorway.clone();
-        let made = make(shared, &cluster, objects).await?;
+        let all = cluster.clone();
+        let made = to_the_end(shared, async move { make(&all, &objects).await }).await?;
         let place = |pod, container| Place { pods: cluster.pods(&names.sandbox), pod, container };
         let (here, there) = (cluster.pods(&names.sandbox), cluster.pods(&names.witness));
         let (database, agent, stranger, witness) = tokio::try_join!(
@@ -141,6 +146,7 @@ impl KubernetesSandbox {
             stranger,
             watch,
             way_in,
+            volume: asked.artifact,
             leaving,
             agents,
             _socket: socket,
@@ -182,24 +188,27 @@ fn only_the_orchestrator(network: Option<IpNet>, pods: &[(&str, IpAddr)]) -> Res
 }
 
 /// What an operator reads on a namespace that was left over.
-fn record(spec: &SandboxSpec) -> String {
+pub(super) fn record(run: &RunId) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    serde_json::json!({ "host": host, "process": std::process::id(), "run": spec.run.as_str() }).to_string()
+    serde_json::json!({ "host": host, "process": std::process::id(), "run": run.as_str() }).to_string()
 }
 
 /// Goes on to its end even where nobody awaits it any more, so that whoever releases sees all that was made.
-async fn make(shared: &Arc<Shared>, cluster: &Cluster, objects: Objects) -> Result<Made, Stop> {
+pub(super) async fn to_the_end<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    making: impl Future<Output = Result<T, Stop>> + Send + 'static,
+) -> Result<T, Stop> {
     let guard = Arc::clone(&shared.making).read_owned().await;
-    let cluster = cluster.clone();
     let to_the_end = async move {
-        let made = tokio::time::timeout(MAKE, make_to_the_end(&cluster, &objects)).await;
+        let made = tokio::time::timeout(MAKE, making).await;
         drop(guard);
         made.or_stop(Reason::SandboxUnfit, "making the sandbox's objects")?
     };
     tokio::spawn(to_the_end).await.or_stop(Reason::Internal, "making the sandbox's objects")?
 }
 
-async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, Stop> {
+/// What pods come into. Applied twice, it is the same.
+pub(super) async fn ground(cluster: &Cluster, objects: &Objects) -> Result<(Namespace, Vec<NetworkPolicy>), Stop> {
     let mut namespaces = futures_util::future::try_join_all(
         objects.namespaces.iter().map(|namespace| cluster.apply_namespace(namespace)),
     )
@@ -209,11 +218,16 @@ async fn make_to_the_end(cluster: &Cluster, objects: &Objects) -> Result<Made, S
     for policy in &objects.policies {
         policies.push(cluster.apply_policy(policy).await?);
     }
+    Ok((namespaces.swap_remove(0), policies))
+}
+
+async fn make(cluster: &Cluster, objects: &Objects) -> Result<Made, Stop> {
+    let (namespace, policies) = ground(cluster, objects).await?;
     if let Some(claim) = &objects.claim {
         cluster.apply_claim(claim).await?;
     }
     let pods = futures_util::future::try_join_all(objects.pods.iter().map(|pod| cluster.apply_pod(pod))).await?;
-    Ok(Made { namespace: namespaces.swap_remove(0), policies, pods })
+    Ok(Made { namespace, policies, pods })
 }
 
 /// With a certificate for the pod's address, where somebody may come to it.
@@ -274,11 +288,19 @@ impl Sandbox for KubernetesSandbox {
 
     async fn deliver(&self) -> Result<(), Stop> {
         self.stranger_goes().await?;
+        if self.volume.is_some() {
+            return Ok(());
+        }
         let staging = self.staging.clone();
         let tried = "delivering the backup to the sandbox";
         let files = tokio::task::spawn_blocking(move || deliver::staged(&staging)).await;
         let files = files.or_stop(Reason::Internal, tried)??;
         self.or_breach(deliver::send(&self.intake, "/backup", files, &self.leaving).await).await.map(drop)
+    }
+
+    async fn verify_again(&self, manifest: &Manifest) -> Result<(), Stop> {
+        let Some(volume) = &self.volume else { return Ok(()) };
+        self.or_breach(artifact::verify_again(&self.intake, volume, manifest, &self.leaving).await).await
     }
 
     async fn exec(&self, exec: Exec) -> Result<ExecOutput, Stop> {

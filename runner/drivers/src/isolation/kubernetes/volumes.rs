@@ -1,5 +1,6 @@
-//! The volume that a run claimed for its databases: let go, and seen gone where its reclaim policy promises that. What is asked
-//! for is written on the namespace before the claim goes, so that whoever tries again knows of it.
+//! Volumes that a run claimed. One for its databases is let go, and seen gone where its reclaim policy promises that; it is written
+//! on the namespace before the claim goes, so that whoever tries again knows of it. One that has the backup is freed, and nothing on
+//! it is touched.
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::cluster::{self, Cluster};
-use super::objects::MANAGER;
+use super::objects::{BACKUP, MANAGER};
 use super::release;
 
 /// Names of volumes, with spaces between them.
@@ -29,7 +30,12 @@ pub(super) async fn gone(cluster: &Cluster, namespace: &Namespace) -> Result<Vec
     let known = namespace.annotations().get(VOLUMES).map(String::as_str).unwrap_or_default();
     let mut volumes: BTreeSet<String> = known.split_whitespace().map(str::to_owned).collect();
     let before = volumes.len();
-    volumes.extend(found.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.clone()));
+    let (borrowed, own): (Vec<_>, Vec<_>) = found.iter().partition(|claim| claim.name_any() == BACKUP);
+    let named = |claim: &&PersistentVolumeClaim| claim.spec.as_ref()?.volume_name.clone();
+    for volume in borrowed.iter().filter_map(named) {
+        outlives_its_claim(cluster, &volume).await?;
+    }
+    volumes.extend(own.iter().filter_map(named));
     if volumes.len() > before {
         let text = volumes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         let note = json!({ "metadata": { "annotations": { VOLUMES: text } } });
@@ -49,6 +55,95 @@ pub(super) async fn gone(cluster: &Cluster, namespace: &Namespace) -> Result<Vec
         observed.push(volume_gone(cluster, &volume, &name).await?);
     }
     Ok(observed)
+}
+
+/// Somebody may have changed its policy since it was looked at.
+async fn outlives_its_claim(cluster: &Cluster, name: &str) -> Result<(), Stop> {
+    let found: Option<PersistentVolume> = cluster::get(&cluster.volumes(), name).await?;
+    let policy = found.and_then(|volume| volume.spec?.persistent_volume_reclaim_policy);
+    if policy.as_deref().is_none_or(|policy| policy == RETAIN) {
+        return Ok(());
+    }
+    let message = format!(
+        "the reclaim policy of volume `{name}`, which has the backup, became {}: it is not let go, because the backup would go with it",
+        policy.unwrap_or_default()
+    );
+    Err(Stop::internal(message).advise(format!("give it {RETAIN} again; muster tries again: {}", how_to_retain(name))))
+}
+
+pub(super) const RETAIN: &str = "Retain";
+
+pub(super) fn how_to_retain(name: &str) -> String {
+    format!(
+        "kubectl patch persistentvolume {name} -p '{{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"{RETAIN}\"}}}}'"
+    )
+}
+
+/// The volume that had the backup, free of this namespace's claim, which is gone: the next one can claim it.
+pub(super) async fn freed(cluster: &Cluster, name: &str, namespace: &str) -> Result<Option<String>, Stop> {
+    let volumes = cluster.volumes();
+    let deadline = Instant::now() + VOLUME;
+    let mut was_ours = false;
+    loop {
+        let found: Option<PersistentVolume> = cluster::get(&volumes, name).await?;
+        match bond(found.as_ref(), namespace) {
+            Bond::None => return Ok(was_ours.then(|| format!("volume {name} free again, with what is on it"))),
+            Bond::Settling(_) if Instant::now() >= deadline && !was_ours => return Ok(None),
+            Bond::Settling(phase) if Instant::now() >= deadline => {
+                let message = format!(
+                    "volume `{name}` has no claim and is not free after {} s: its phase is {phase}",
+                    VOLUME.as_secs()
+                );
+                return Err(Stop::internal(message).advise("see what its controller says: kubectl describe pv"));
+            }
+            Bond::Settling(_) => {}
+            Bond::Ours { version } => {
+                if Instant::now() >= deadline {
+                    let message =
+                        format!("volume `{name}` is held by the run's claim still, after {} s", VOLUME.as_secs());
+                    return Err(Stop::internal(message));
+                }
+                was_ours = true;
+                // Of this version alone: whoever changed it meanwhile may have lent it to another.
+                let free = json!({ "metadata": { "resourceVersion": version }, "spec": { "claimRef": null } });
+                let by = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                let patch = Patch::Merge(&free);
+                let freed = || async {
+                    match volumes.patch(name, &by, &patch).await {
+                        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                        other => other.map(drop),
+                    }
+                };
+                cluster::request(format!("freeing volume `{name}` of the run's claim"), freed).await?;
+                continue;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Bond {
+    /// Free, another's, or gone: nothing of ours.
+    None,
+    Ours {
+        version: Option<String>,
+    },
+    /// Nobody holds it, and nobody has said yet that it can be claimed.
+    Settling(String),
+}
+
+fn bond(found: Option<&PersistentVolume>, namespace: &str) -> Bond {
+    let Some(volume) = found else { return Bond::None };
+    let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    match claim {
+        Some(claim) if claim.namespace.as_deref() == Some(namespace) && claim.name.as_deref() == Some(BACKUP) => {
+            Bond::Ours { version: volume.resource_version() }
+        }
+        None if phase != "Available" => Bond::Settling(phase.to_owned()),
+        Some(_) | None => Bond::None,
+    }
 }
 
 /// Where Kubernetes, or whoever provisioned it, keeps the volume, that is said and is no leftover: its owner wants it so.
@@ -110,6 +205,31 @@ mod tests {
             "status": { "phase": "Released" },
         }))
         .expect("a volume")
+    }
+
+    #[test]
+    fn a_volume_that_has_the_backup_is_freed_of_our_own_claim_alone() {
+        let held = |namespace: &str, name: &str, phase: &str| {
+            let mut volume = volume("Retain", Some(namespace));
+            volume.metadata.resource_version = Some("7".to_owned());
+            volume.spec.as_mut().and_then(|spec| spec.claim_ref.as_mut()).expect("a claim").name =
+                Some(name.to_owned());
+            volume.status.as_mut().expect("a status").phase = Some(phase.to_owned());
+            volume
+        };
+        let ours = "dr-sandbox-x";
+        for phase in ["Bound", "Released"] {
+            let version = Some("7".to_owned());
+            assert_eq!(bond(Some(&held(ours, BACKUP, phase)), ours), Bond::Ours { version });
+        }
+        assert_eq!(bond(Some(&held("dr-sandbox-y", BACKUP, "Bound")), ours), Bond::None);
+        assert_eq!(bond(Some(&held(ours, "database", "Released")), ours), Bond::None, "it has restored data on it");
+        assert_eq!(bond(None, ours), Bond::None);
+        let mut free = held(ours, BACKUP, "Released");
+        free.spec.as_mut().expect("a spec").claim_ref = None;
+        assert_eq!(bond(Some(&free), ours), Bond::Settling("Released".to_owned()));
+        free.status.as_mut().expect("a status").phase = Some("Available".to_owned());
+        assert_eq!(bond(Some(&free), ours), Bond::None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What muster does inside the pods of its own sandboxes: their first processes ([`pod`]), commands for the runner ([`run`]), files
-//! from the runner ([`receive`]), attempts to leave ([`reach`]), and the ways to the database, the agent's ([`agent`]) and a visitor's ([`doorway`]).
+//! from the runner ([`receive`]), a backup on a volume compared with its manifest ([`verify`]), attempts to leave ([`reach`]), and the
+//! ways to the database, the agent's ([`agent`]) and a visitor's ([`doorway`]).
 //!
 //! `exec` into a pod loses what it likes and ends commands with nobody, so nothing here trusts it: streams are cut into
 //! [`frame`]s whose last one says that it is the last, and a command ends when the runner's stream does.
@@ -10,6 +11,7 @@ mod pod;
 mod reach;
 mod receive;
 mod run;
+mod verify;
 
 use std::ffi::OsString;
 use std::io;
@@ -24,6 +26,7 @@ pub(super) const PREPARE: &str = "pod-prepare";
 pub(super) const POD: &str = "pod-main";
 pub(super) const RUN: &str = "pod-run";
 pub(super) const RECEIVE: &str = "pod-receive";
+pub(super) const VERIFY: &str = "pod-verify";
 pub(super) const REACH: &str = "pod-reach";
 pub(super) const AGENT: &str = "pod-agent";
 pub(super) const DOORWAY: &str = "pod-doorway";
@@ -39,6 +42,7 @@ pub fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCod
         POD => pod::main(&rest),
         RUN => run::main(),
         RECEIVE => receive::main(&rest),
+        VERIFY => verify::main(&rest),
         REACH => reach::main(&rest),
         AGENT => agent::main(&rest),
         DOORWAY => doorway::main(&rest),
