@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 /// A plain user that owns nothing: `nobody`.
 pub(crate) const NOBODY: u32 = 65534;
+/// Not the user's number, because a system user's group often has another one.
+const GROUP: u32 = 65533;
 
 /// A directory for one test, removed when the test ends, and the user that muster runs as in it.
 ///
@@ -65,7 +67,7 @@ impl Place {
             User::Myself => Command::new(program),
             User::Nobody => {
                 let mut command = Command::new("setpriv");
-                command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+                command.args(["--reuid=65534", "--regid=65533", "--clear-groups", "--"]).arg(program);
                 command
             }
         };
@@ -81,7 +83,7 @@ impl Place {
 
     pub(crate) fn give_to_user(&self, path: &Path) {
         if self.user == User::Nobody {
-            std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+            std::os::unix::fs::lchown(path, Some(NOBODY), Some(GROUP)).expect("root may");
         }
     }
 

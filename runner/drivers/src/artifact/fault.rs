@@ -39,7 +39,13 @@ pub(crate) fn reading(error: &io::Error, what: impl Display) -> Stop {
         Some(libc::ENXIO) => "it is not a regular file".to_owned(),
         _ => error.to_string(),
     };
-    Stop::new(reason, format!("reading {what}: {why}"))
+    let stop = Stop::new(reason, format!("reading {what}: {why}"));
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => stop.advise(
+            "let the user that muster runs as read the backup: its files, and each directory on the way to them",
+        ),
+        _ => stop,
+    }
 }
 
 /// Of writing into staging.
@@ -62,6 +68,8 @@ mod tests {
         let of = |errno| reading(&io::Error::from_raw_os_error(errno), "x").reason;
         assert_eq!(of(libc::ENOENT), Reason::ArtifactRefused);
         assert_eq!(of(libc::EACCES), Reason::ArtifactRefused);
+        let closed = reading(&io::Error::from_raw_os_error(libc::EACCES), "x");
+        assert!(closed.advice.is_some_and(|advice| advice.contains("user that muster runs as")));
         assert_eq!(of(libc::ESTALE), Reason::SourceUnreachable);
         assert_eq!(of(libc::EIO), Reason::SourceUnreachable);
         assert_eq!(of(libc::EMFILE), Reason::Internal);

@@ -19,6 +19,8 @@ use support::{Place, TestFn};
 
 /// A user id without a name and, among tests, without another use.
 const PLAIN_USER: u32 = 60_917;
+/// Not the user's number, because a system user's group often has another one.
+const PLAIN_GROUP: u32 = 60_918;
 const PATIENCE: Duration = Duration::from_mins(3);
 
 fn main() -> ExitCode {
@@ -82,6 +84,6 @@ fn as_plain_user(arguments: &[OsString]) -> usize {
     support::open_to_all(directory.path());
     support::open_to_all(&program);
     let mut command = Command::new(&program);
-    command.args(arguments).current_dir("/").uid(PLAIN_USER).gid(PLAIN_USER);
+    command.args(arguments).current_dir("/").uid(PLAIN_USER).gid(PLAIN_GROUP);
     usize::from(!command.status().expect("it starts").success())
 }

@@ -231,8 +231,10 @@ pub(super) fn give(fd: BorrowedFd<'_>, mode: Mode, owner: u32) -> io::Result<()>
     Ok(rustix::fs::fchmod(fd, mode)?)
 }
 
+/// Only root gives a group, too: whoever is not has just its own, and that need not have its user's number.
 pub(super) fn ids(owner: u32) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))
+    let group = rustix::process::geteuid().is_root().then(|| Gid::from_raw(owner));
+    (Some(Uid::from_raw(owner)), group)
 }
 
 fn directory_entry(parent: BorrowedFd<'_>, entry: &rustix::fs::DirEntry) -> io::Result<bool> {

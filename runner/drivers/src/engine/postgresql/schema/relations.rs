@@ -3,6 +3,10 @@ use super::words::{acl, enabled, made, name, relations, role, sorted};
 use super::{Completion, Query};
 
 const RELATIONS: &str = "r,p,v,m,f,c";
+/// Without the server's own `pg_attver`, which PostgreSQL 15.20 gives every column: no dump holds it, and each restore has
+/// another one.
+const COLUMN_OPTIONS: &str = "(SELECT pg_catalog.array_agg(o.v) FROM pg_catalog.unnest(a.attoptions) AS o (v)
+    WHERE NOT pg_catalog.starts_with(o.v, 'pg_attver='))";
 
 pub(super) fn all() -> Vec<Query> {
     vec![
@@ -58,7 +62,7 @@ LEFT JOIN (SELECT i.inhrelid, pg_catalog.jsonb_agg({parent} ORDER BY i.inhseqno)
 fn column() -> Query {
     let table = name("n.nspname", "c.relname");
     let (acl, collation) = (acl("a.attacl", "c", "c.relowner"), name("cn.nspname", "co.collname"));
-    let (options, foreign, from) = (sorted("a.attoptions"), sorted("a.attfdwoptions"), relations(RELATIONS));
+    let (options, foreign, from) = (sorted(COLUMN_OPTIONS), sorted("a.attfdwoptions"), relations(RELATIONS));
     Query::new(
         "relation column",
         &format!(
