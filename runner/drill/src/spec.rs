@@ -147,7 +147,6 @@ impl Fidelity {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a drill has one")]
 pub enum Isolation {
     Local(Limits),
     Kubernetes(Box<Kubernetes>),

@@ -20,7 +20,7 @@ fn replace_dump(backup: &Backup<'_>, sql: &str) {
     replace_dump_from(&programs(), backup, sql, "");
 }
 
-/// By the server and the pg_dump of one directory of programs; pg_dump logs in with `options`.
+/// By the server and the `pg_dump` of one directory of programs; `pg_dump` logs in with `options`.
 pub(super) fn replace_dump_from(programs: &Path, backup: &Backup<'_>, sql: &str, options: &str) {
     let server = Server::start_from(programs.to_owned());
     server.psql("postgres", &format!("CREATE DATABASE {}", backup.name));

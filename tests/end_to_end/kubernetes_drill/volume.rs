@@ -43,10 +43,10 @@ fn what_is_wrong_on_the_volume_is_refused_before_the_database_is_there() {
     let damages: [Damage; 6] = [
         ("flipped", "is not the file that was backed up", &flip),
         ("unlisted", "`123.dat` is a file that the manifest does not list", &|path| {
-            fs::write(path.join("123.dat"), "x").unwrap()
+            fs::write(path.join("123.dat"), "x").unwrap();
         }),
         ("link", "`link` is a symbolic link that the manifest does not list", &|path| {
-            symlink("/etc/passwd", path.join("link")).unwrap()
+            symlink("/etc/passwd", path.join("link")).unwrap();
         }),
         ("pipe", "`pipe` is a pipe that the manifest does not list", &fifo),
         ("lacking", "`globals.sql`: it does not exist", &|path| fs::remove_file(path.join("globals.sql")).unwrap()),
@@ -167,7 +167,7 @@ fn what_is_written_to_the_volume_after_the_first_look_is_no_verdict_on_the_backu
         // A restore that fails for it, and one that does not.
         ("flipped", "is not the file that was backed up", &flip),
         ("unlisted", "`123.dat` is a file that the manifest does not list", &|path| {
-            fs::write(path.join("123.dat"), "x").unwrap()
+            fs::write(path.join("123.dat"), "x").unwrap();
         }),
     ];
     for (what, said, damage) in damages {

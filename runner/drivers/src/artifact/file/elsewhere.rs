@@ -121,7 +121,7 @@ mod tests {
             ("`lost+found` is a directory", &|place| std::fs::create_dir(place.join("lost+found")).expect("made")),
             ("`orders/more` is a directory", &|place| std::fs::create_dir(place.join("orders/more")).expect("made")),
             ("`link` is a symbolic link", &|place| {
-                std::os::unix::fs::symlink("globals.sql", place.join("link")).expect("made")
+                std::os::unix::fs::symlink("globals.sql", place.join("link")).expect("made");
             }),
             ("`globals.sql` is a symbolic link", &|place| {
                 std::fs::remove_file(place.join("globals.sql")).expect("removed");
