@@ -223,9 +223,10 @@ impl<'a> Deployed<'a> {
         ));
     }
 
+    /// Tests beside this one end the API server and the kubelet; a pod that met that is begun again after ever longer pauses.
     #[track_caller]
     pub(crate) fn ready(&self) {
-        self.cluster.kubectl(&["-n", "muster", "rollout", "status", "deployment/muster", "--timeout=120s"]);
+        self.cluster.kubectl(&["-n", "muster", "rollout", "status", "deployment/muster", "--timeout=300s"]);
     }
 
     pub(crate) fn pod(&self) -> String {
