@@ -151,10 +151,8 @@ pub(super) async fn validate(
     request: &LeaseRequest,
 ) -> Result<(), Stop> {
     let work = async {
-        let sandbox = context.live.parts().sandbox.clone();
-        let sandbox = sandbox.ok_or_else(|| Stop::internal("the checks have no sandbox"))?;
         // Here, because a recovery would not wait for it: it is no part of its time.
-        sandbox.verify_again(manifest).await?;
+        context.live.sandbox()?.verify_again(manifest).await?;
         let mut agent = context.live.parts().agent.take().ok_or_else(|| Stop::internal("there is no agent"))?;
         let seen = run_checks(context, &mut agent, manifest, baselines, ahead, server, request).await;
         context.live.parts().agent = Some(agent);

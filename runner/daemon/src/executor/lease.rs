@@ -109,8 +109,7 @@ pub(super) async fn lease(
         let request = LeaseRequest { run: context.journal.run(), databases, ttl, not_after };
         context.live.parts().lease_request = Some(request.clone());
         context.journal.append(Event::Intended { resource: Resource::Lease }).await?;
-        let sandbox = context.live.parts().sandbox.clone();
-        let sandbox = sandbox.ok_or_else(|| Stop::internal("the lease has no sandbox"))?;
+        let sandbox = context.live.sandbox()?;
         let lease = credentials.issue(&request, Inside { server, sandbox: sandbox.as_ref() }).await?;
         context.live.parts().lease = Some(lease.clone());
         let expires_at = lease.grant.expires_at;
@@ -139,8 +138,7 @@ async fn tell(context: &Context<'_>, lease: &Lease) -> Result<(), Stop> {
 /// Somebody outside reached the database for a moment. That nobody does now is seen anew; the agent is at its checks by the time
 /// of a renewal, so that what it could reach is not asked again.
 async fn prove_again(context: &Context<'_>, server: &dyn Server) -> Result<(), Stop> {
-    let sandbox = context.live.parts().sandbox.clone();
-    let sandbox = sandbox.ok_or_else(|| Stop::internal("the probe has no sandbox to prove"))?;
+    let sandbox = context.live.sandbox()?;
     let proof = probe_again(Inside { server, sandbox: sandbox.as_ref() }, AFTER_DOORWAY).await?;
     context.journal.append(Event::Isolation(proof.clone())).await?;
     proof.judge()

@@ -59,6 +59,11 @@ impl Live {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of a phase that comes after it was made.
+    pub(super) fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Stop> {
+        self.parts().sandbox.clone().ok_or_else(|| Stop::internal("no sandbox was made"))
+    }
+
     pub(super) fn into_parts(self) -> LiveParts {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -399,8 +404,7 @@ async fn probe(context: &Context<'_>, server: &dyn Server) -> Result<(), Stop> {
 /// Delivers what was verified and restores it. Ends when the databases serve.
 async fn restore(context: &Context<'_>, manifest: &Manifest, server: &dyn Server) -> Result<Vec<String>, Stop> {
     let work = async {
-        let sandbox = context.live.parts().sandbox.clone();
-        let sandbox = sandbox.ok_or_else(|| Stop::internal("the restore has no sandbox"))?;
+        let sandbox = context.live.sandbox()?;
         sandbox.deliver().await?;
         let progress = context.journal.progress(Phase::Restore);
         let restored = match server.restore(manifest, &progress).await {

@@ -199,7 +199,7 @@ static STORAGE_CLASS: TextRule = TextRule {
                 .hint("`kubectl get storageclass` lists them"))
         }
     },
-    pattern: Some("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+    pattern: Some(OBJECT_NAME),
     example: "standard",
 };
 
@@ -211,9 +211,12 @@ static VOLUME_NAME: TextRule = TextRule {
             Err(Complaint::new(format!("`{text}` is not the name of a volume")).hint("`kubectl get pv` lists them"))
         }
     },
-    pattern: Some("^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"),
+    pattern: Some(OBJECT_NAME),
     example: "backups-orders",
 };
+
+/// What [`is_object_name`] takes, but for its length.
+const OBJECT_NAME: &str = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
 
 fn is_object_name(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
