@@ -1,16 +1,19 @@
 //! Counts every restored table and compares with what the backup's baseline, or the options, say.
 //!
-//! Where there is no baseline, [`unbased`] compares with what it has. [`options`] is what may be asked for, [`compare`] decides what a count means; this file asks the database.
+//! Where there is no baseline, [`unbased`] compares with what it has. [`options`] is what may be asked for, [`counting`] asks the database,
+//! [`compare`] decides what a count means.
 mod compare;
+mod counting;
 mod options;
 mod unbased;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use compare::{Verdict, compare};
+use counting::{Count, Wanted};
 use muster_check::report::{self, Finding, Severity};
 use muster_check::text::{count, plural};
-use muster_check::{Check, Conclusion, Failure, baseline, context, glob, sql};
+use muster_check::{Check, Conclusion, Failure, baseline, context, glob};
 use options::Options;
 
 struct RowCount;
@@ -97,16 +100,15 @@ impl Tally {
 
 fn count_all(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, Kind>) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
-    let total = plan.len() as u64;
-    for (done, (name, expected)) in (0..).zip(plan) {
-        report::set_progress(done, Some(total), "tables");
+    let wanted: Vec<_> = plan.iter().map(|(name, rows)| Wanted { name, rows: Some(*rows) }).collect();
+    counting::each(&wanted, restored, |index, found| {
+        let (name, expected) = &plan[index];
         tally.tables += 1;
-        let found = count_one(name, restored)?;
-        let tolerance = options.tolerance.get(&label(name)).copied().unwrap_or_default();
         match found {
             Count::Rows(rows) => {
                 tally.rows = tally.rows.saturating_add(rows);
                 let asked_for = options.expect.contains_key(&label(name));
+                let tolerance = options.tolerance.get(&label(name)).copied().unwrap_or_default();
                 let verdict = compare(*expected, rows, tolerance);
                 let severity = tell_verdict(name, verdict, is_refreshed(name, restored) && !asked_for, *expected, rows);
                 tally.different += u64::from(severity == Some(Severity::Failure));
@@ -117,35 +119,8 @@ fn count_all(options: &Options, plan: &[(Name, u64)], restored: &BTreeMap<Name, 
                 tell(name, Severity::Failure, message, *expected, None);
             }
         }
-    }
-    report::set_progress(total, Some(total), "tables");
+    })?;
     Ok(tally)
-}
-
-enum Count {
-    Rows(u64),
-    /// There is nothing to count, and that is a finding.
-    None(String),
-}
-
-fn count_one(name: &Name, restored: &BTreeMap<Name, Kind>) -> Result<Count, Failure> {
-    match restored.get(name).map(String::as_str) {
-        None => return Ok(Count::None("the table is missing".to_owned())),
-        // Counting it would ask another server, and a root has no rows of its own.
-        Some(kind @ ("foreign" | "partitioned")) => {
-            return Ok(Count::None(format!("a table of kind `{kind}` is in its place")));
-        }
-        Some(_) => {}
-    }
-    let statement = format!("SELECT pg_catalog.count(*) FROM ONLY {}", sql::quote(&name.0, &name.1));
-    match sql::one::<i64>(&statement, &[]) {
-        Ok(rows) => Ok(Count::Rows(u64::try_from(rows).unwrap_or_default())),
-        // 55000: a matview that was restored without data. Class XX: the server found damage.
-        Err(error) if error.code.as_deref().is_some_and(|code| code == "55000" || code.starts_with("XX")) => {
-            Ok(Count::None(format!("it cannot be read: {}", sql::describe(&error))))
-        }
-        Err(error) => Err(Failure::Other(format!("counting {} failed: {}", label(name), sql::describe(&error)))),
-    }
 }
 
 fn tell(name: &Name, severity: Severity, message: String, expected: u64, found: Option<u64>) {

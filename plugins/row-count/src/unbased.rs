@@ -7,8 +7,9 @@ use muster_check::text::{count, plural};
 use muster_check::{Conclusion, Failure, context, glob};
 
 use crate::compare::{Verdict, compare, compare_with_last_run, may_be_gone};
+use crate::counting::{self, Count, Wanted};
 use crate::options::{Options, Tolerance};
-use crate::{Count, Kind, Name, count_one, is_refreshed, label, tell, tell_verdict};
+use crate::{Kind, Name, is_refreshed, label, tell, tell_verdict};
 
 /// What findings of counts are about; muster looks for them by this name.
 const COUNTS: &str = "counts";
@@ -95,23 +96,20 @@ fn counts(
     restored: &BTreeMap<Name, Kind>,
     expected: &BTreeMap<Name, Expected>,
 ) -> Result<BTreeMap<Name, u64>, Failure> {
-    let wanted: Vec<&Name> = restored
+    let wanted: Vec<_> = restored
         .iter()
         .filter(|(name, kind)| {
             let holds_rows = ["table", "matview"].contains(&kind.as_str());
             holds_rows && (glob::chooses(&options.tables, &label(name)) || expected.contains_key(name))
         })
-        .map(|(name, _)| name)
+        .map(|(name, _)| Wanted { name, rows: expected.get(name).map(|expected| expected.rows) })
         .collect();
-    let total = wanted.len() as u64;
     let mut counts = BTreeMap::new();
-    for (done, name) in (0..).zip(wanted) {
-        report::set_progress(done, Some(total), "tables");
-        if let Count::Rows(rows) = count_one(name, restored)? {
-            counts.insert(name.clone(), rows);
+    counting::each(&wanted, restored, |index, count| {
+        if let Count::Rows(rows) = count {
+            counts.insert(wanted[index].name.clone(), rows);
         }
-    }
-    report::set_progress(total, Some(total), "tables");
+    })?;
     Ok(counts)
 }
 
