@@ -281,7 +281,7 @@ fn a_namespace_that_somebody_holds_ends_where_the_drill_says_so() {
     world.cluster.kubectl(&["create", "namespace", &namespace]);
     let_go(&world, &namespace);
     world.cluster.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"]);
-    let evidence = std::fs::read_to_string(run.result()["evidence"]["path"].as_str().unwrap()).unwrap();
+    let evidence = crate::self_test::evidence(&run.result()).to_string();
     let told = format!("finalizer kubernetes removed from namespace {namespace}: ");
     for said in [run.events("released").iter().map(Value::to_string).collect::<String>(), evidence] {
         assert!(said.contains(&told) && said.contains("serviceaccounts. has 1 resource instances"), "{said}");

@@ -27,7 +27,7 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
     all
 }
 
-fn evidence(result: &Value) -> Value {
+pub(crate) fn evidence(result: &Value) -> Value {
     use base64::Engine as _;
     let envelope: Value =
         serde_json::from_slice(&fs::read(result["evidence"]["path"].as_str().unwrap()).unwrap()).unwrap();

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use drill::ledger::Resource;
 use drill::port::Isolation;
-use drill::spec::Kubernetes;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use drill::spec::{Claim, Kubernetes};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -22,13 +22,17 @@ const HOLD: &str = "example.com/hold";
 /// Shorter than a drill file may say.
 async fn finalizers_of_others_are_removed_where_the_drill_says_so_and_each_is_told(place: Place) {
     let remove_finalizers_after = Some(Duration::from_secs(5));
-    let held = place.asking(Kubernetes { remove_finalizers_after, ..asked() }).sandbox().await;
+    let claim = Some(Claim { storage_class: Some("local".to_owned()), size: 1 << 30 });
+    let held = place.asking(Kubernetes { remove_finalizers_after, claim, ..asked() }).sandbox().await;
     let namespace = held.namespace();
-    let (pods, policies, namespaces, accounts) = in_namespace(&held).await;
+    let (pods, claims, policies, namespaces, accounts) = in_namespace(&held).await;
     let finalizer = Patch::Merge(json!({ "metadata": { "finalizers": [HOLD] } }));
     let by = PatchParams::default();
     pods.patch("agent", &by, &finalizer).await.expect("held");
     pods.patch("database", &by, &finalizer).await.expect("held");
+    // Beside Kubernetes' own, which stays until its pod is gone.
+    let both = json!({ "metadata": { "finalizers": ["kubernetes.io/pvc-protection", HOLD] } });
+    claims.patch("database", &by, &Patch::Merge(both)).await.expect("held");
     policies.patch("dr-drill-isolation", &by, &finalizer).await.expect("held");
     namespaces.patch(&namespace, &by, &finalizer).await.expect("held");
     // Of a kind that muster's account may not touch.
@@ -40,7 +44,14 @@ async fn finalizers_of_others_are_removed_where_the_drill_says_so_and_each_is_to
     let later = drivers::isolation::kubernetes::KubernetesState::open(&place.root()).expect("a state").of_the_past();
     let proof = later.release(&held.run, Resource::Sandbox, None).await.expect("released");
     let told = |what: &str| assert!(proof.observed.iter().any(|seen| seen.starts_with(what)), "{what}: {proof:?}");
-    for object in ["pod agent of ", "pod database of ", "networkpolicy dr-drill-isolation of ", "namespace "] {
+    let objects = [
+        "pod agent of ",
+        "pod database of ",
+        "persistentvolumeclaim database of ",
+        "networkpolicy dr-drill-isolation of ",
+        "namespace ",
+    ];
+    for object in objects {
         told(&format!("finalizer {HOLD} removed from {object}"));
     }
     told(&format!("finalizer kubernetes removed from namespace {namespace}: "));
@@ -57,9 +68,12 @@ async fn finalizers_of_others_are_removed_where_the_drill_says_so_and_each_is_to
     place.isolation.release(&held.run, Resource::Storage, None).await.expect("released");
 }
 
-async fn in_namespace(held: &Held) -> (Api<Pod>, Api<NetworkPolicy>, Api<Namespace>, Api<ServiceAccount>) {
+type InNamespace = (Api<Pod>, Api<PersistentVolumeClaim>, Api<NetworkPolicy>, Api<Namespace>, Api<ServiceAccount>);
+
+async fn in_namespace(held: &Held) -> InNamespace {
     let (client, namespace) = (client().await, held.namespace());
     (
+        Api::namespaced(client.clone(), &namespace),
         Api::namespaced(client.clone(), &namespace),
         Api::namespaced(client.clone(), &namespace),
         Api::all(client.clone()),
