@@ -69,17 +69,19 @@ fn a_muster_that_is_killed_leaves_nothing_in_the_cluster() {
         world.muster(&["reap"]).expect(0);
         world.assert_nothing_left();
     }
-    // Before the sandbox was acquired, and while its objects are made.
-    let mut running = world.start();
-    while running
-        .next_event()
-        .is_some_and(|event| event["event"] != "intended" || event["data"]["resource"] != "sandbox")
-    {}
-    within(30, "the first object", || (!world.cluster.sandboxes().is_empty()).then_some(()));
-    running.signal(Signal::KILL);
-    running.wait();
-    world.muster(&["reap"]).expect(0);
-    world.assert_nothing_left();
+    // While its objects are made, while the backup goes in, and in the teardown, whose longest part is ahead.
+    let steps =
+        [("intended", "resource", "sandbox"), ("phase-started", "phase", "restore"), ("released", "resource", "lease")];
+    for (event, what, value) in steps {
+        let mut running = world.start();
+        let is_it = |seen: &Value| seen["event"] == event && seen["data"][what] == value;
+        while !is_it(&running.next_event().unwrap_or_else(|| panic!("the run ended before {event} {value}"))) {}
+        within(30, "the first object", || (!world.cluster.sandboxes().is_empty()).then_some(()));
+        running.signal(Signal::KILL);
+        running.wait();
+        world.muster(&["reap"]).expect(0);
+        world.assert_nothing_left();
+    }
 }
 
 #[test]
