@@ -87,6 +87,7 @@ fn problems(manifest: &Manifest) -> Vec<String> {
     }
     for file in &seen {
         if let Some(parent) = file.match_indices('/').map(|(at, _)| &file[..at]).find(|parent| seen.contains(parent)) {
+            let (parent, file) = (parent.escape_debug(), file.escape_debug());
             problems.push(format!("`{parent}` cannot be a file and the directory of `{file}`"));
         }
     }
