@@ -50,7 +50,28 @@ async fn equal_counts_pass_in_silence() {
     assert_eq!(outcome, completed("2 tables, 1,000 rows"));
     assert_eq!(report.lines(), Vec::<String>::new());
     assert_eq!(report.progress.last(), Some(&(2, Some(2), "tables".to_owned())));
-    assert_eq!(sql.statements.lock().unwrap()[1], r#"SELECT pg_catalog.count(*) FROM ONLY "public"."b""c""#);
+    let together = r#"SELECT 0, pg_catalog.count(*) FROM ONLY "public"."a" UNION ALL SELECT 1, pg_catalog.count(*) FROM ONLY "public"."b""c""#;
+    assert_eq!(*sql.statements.lock().unwrap(), [together]);
+}
+
+#[tokio::test]
+async fn large_tables_are_counted_by_themselves_and_all_are_where_one_of_them_fails() {
+    let call = call(&[("a", 1), ("b", 2), ("large", 10_001), ("z", 4)], &[("a", 1), ("b", 2), ("z", 4)], json!({}));
+    let mut sql = FakeSql { counts: call.sql.counts.clone(), ..FakeSql::default() };
+    sql.counts.insert("\"public\".\"large\"".to_owned(), Ok(10_001));
+    sql.counts.insert("\"public\".\"b\"".to_owned(), Err("XX001"));
+    let sql = Arc::new(sql);
+    let tables = ["a", "b", "large", "z"].map(|name| table(name, "table")).into();
+    let (outcome, report) = run(Call { sql: Arc::clone(&sql), tables, ..call }).await;
+    assert_eq!(outcome, completed("4 tables, 10,006 rows, 1 not as in the backup"));
+    let said = report.lines();
+    assert!(
+        said.len() == 1 && said[0].starts_with("failure public.b: 2 rows expected, but it cannot be read"),
+        "{said:?}"
+    );
+    let statements = sql.statements.lock().unwrap().clone();
+    let of = |tables: &str| statements.iter().filter(|statement| statement.contains(tables)).count();
+    assert_eq!((statements.len(), of("UNION ALL"), of("\"large\"")), (5, 1, 1), "{statements:?}");
 }
 
 #[tokio::test]

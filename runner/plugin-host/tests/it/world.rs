@@ -249,9 +249,26 @@ pub(crate) struct FakeSql {
     pub(crate) open: Arc<AtomicUsize>,
 }
 
+const COUNT: &str = "SELECT pg_catalog.count(*) FROM ONLY ";
+
 impl FakeSql {
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, table: &str) -> Result<i64, &'static str> {
+        self.counts.get(table).copied().unwrap_or(Err("42P01"))
+    }
+
+    /// Of several tables, the last one first: a server promises no order.
+    fn together(&self, statement: &str) -> Result<Vec<Column>, &'static str> {
+        let (mut places, mut counts) = (Vec::new(), Vec::new());
+        for (place, one) in (0..).zip(statement.split(" UNION ALL ")) {
+            let table = one.strip_prefix(&COUNT.replace("SELECT ", &format!("SELECT {place}, "))).ok_or("42601")?;
+            places.insert(0, place);
+            counts.insert(0, self.count(table)?);
+        }
+        Ok([places, counts].map(|data| Column { nulls: Vec::new(), data: ColumnData::Integers(data) }).into())
     }
 }
 
@@ -276,15 +293,18 @@ impl Sql for FakeSql {
                 one(ColumnData::Integers(vec![1]))
             }
             "SELECT large" => one(ColumnData::Texts(Cells { ends: vec![2 << 20], data: vec![b'x'; 2 << 20] })),
+            together if together.starts_with("SELECT 0, ") => self.together(together).map_err(failed)?,
             count => {
-                let table =
-                    count.strip_prefix("SELECT pg_catalog.count(*) FROM ONLY ").ok_or_else(|| failed("42601"))?;
-                let rows = self.counts.get(table).copied().unwrap_or(Err("42P01"));
-                one(ColumnData::Integers(vec![rows.map_err(failed)?]))
+                let table = count.strip_prefix(COUNT).ok_or_else(|| failed("42601"))?;
+                one(ColumnData::Integers(vec![self.count(table).map_err(failed)?]))
             }
         };
         let columns = vec![ColumnInfo { name: "one".to_owned(), type_name: "int8".to_owned() }; data.len()];
-        let batch = Some(Batch { rows: 1, columns: data });
+        let rows = match &data[0].data {
+            ColumnData::Integers(values) => u32::try_from(values.len()).unwrap(),
+            _ => 1,
+        };
+        let batch = Some(Batch { rows, columns: data });
         self.open.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeRows { columns, batch, open: Arc::clone(&self.open) }))
     }
