@@ -32,7 +32,7 @@ pub(crate) fn each(
 ) -> Result<(), Failure> {
     let total = wanted.len() as u64;
     let mut done = 0;
-    for group in groups(wanted) {
+    for group in groups(wanted, restored) {
         report::set_progress(done as u64, Some(total), "tables");
         for count in count_group(group, restored)? {
             counted(done, count);
@@ -43,15 +43,16 @@ pub(crate) fn each(
     Ok(())
 }
 
-fn groups<'a, 'b>(wanted: &'a [Wanted<'b>]) -> impl Iterator<Item = &'a [Wanted<'b>]> {
+/// A group of several has small tables alone, and each of them can be asked for.
+fn groups<'a, 'b>(wanted: &'a [Wanted<'b>], restored: &BTreeMap<Name, Kind>) -> impl Iterator<Item = &'a [Wanted<'b>]> {
     let is_small = |table: &Wanted<'_>| table.rows.is_some_and(|rows| rows <= SMALL);
-    wanted.chunk_by(move |one, next| is_small(one) && is_small(next)).flat_map(|run| run.chunks(TOGETHER))
+    let beside_others = move |table: &Wanted<'_>| is_small(table) && why_not(table.name, restored).is_none();
+    wanted.chunk_by(move |one, next| beside_others(one) && beside_others(next)).flat_map(|run| run.chunks(TOGETHER))
 }
 
 fn count_group(group: &[Wanted<'_>], restored: &BTreeMap<Name, Kind>) -> Result<Vec<Count>, Failure> {
     let names: Vec<&Name> = group.iter().map(|table| table.name).collect();
     if names.len() > 1
-        && names.iter().all(|name| why_not(name, restored).is_none())
         && let Some(counts) = count_together(&names)
     {
         return Ok(counts);
@@ -71,10 +72,12 @@ fn count_together(names: &[&Name]) -> Option<Vec<Count>> {
 }
 
 fn statement(names: &[&Name]) -> String {
-    let count = |(index, name): (usize, &&Name)| {
-        format!("SELECT {index}, pg_catalog.count(*) FROM ONLY {}", sql::quote(&name.0, &name.1))
-    };
+    let count = |(index, name): (usize, &&Name)| format!("SELECT {index}, {}", count_of(name));
     names.iter().enumerate().map(count).collect::<Vec<_>>().join(" UNION ALL ")
+}
+
+fn count_of(name: &Name) -> String {
+    format!("pg_catalog.count(*) FROM ONLY {}", sql::quote(&name.0, &name.1))
 }
 
 fn read(row: &Row) -> Result<(usize, u64), sql::Error> {
@@ -95,8 +98,7 @@ fn count_one(name: &Name, restored: &BTreeMap<Name, Kind>) -> Result<Count, Fail
     if let Some(why) = why_not(name, restored) {
         return Ok(Count::None(why));
     }
-    let statement = format!("SELECT pg_catalog.count(*) FROM ONLY {}", sql::quote(&name.0, &name.1));
-    match sql::one::<i64>(&statement, &[]) {
+    match sql::one::<i64>(&format!("SELECT {}", count_of(name)), &[]) {
         Ok(rows) => Ok(Count::Rows(u64::try_from(rows).unwrap_or_default())),
         // 55000: a matview that was restored without data. Class XX: the server found damage.
         Err(error) if error.code.as_deref().is_some_and(|code| code == "55000" || code.starts_with("XX")) => {
@@ -112,14 +114,17 @@ mod tests {
 
     #[test]
     fn small_tables_that_follow_each_other_are_counted_together() {
-        let name = (String::new(), String::new());
+        let (name, missing) = ((String::new(), String::new()), ("gone".to_owned(), String::new()));
+        let restored = BTreeMap::from([(name.clone(), "table".to_owned())]);
         let of = |rows: &[Option<u64>]| {
             let wanted: Vec<_> = rows.iter().map(|rows| Wanted { name: &name, rows: *rows }).collect();
-            groups(&wanted).map(<[_]>::len).collect::<Vec<_>>()
+            groups(&wanted, &restored).map(<[_]>::len).collect::<Vec<_>>()
         };
         assert_eq!(of(&[]), [0; 0]);
         assert_eq!(of(&[Some(1), Some(SMALL), Some(SMALL + 1), Some(2), None, Some(3), Some(4)]), [2, 1, 1, 1, 2]);
         assert_eq!(of(&[Some(1); 2 * TOGETHER + 1]), [TOGETHER, TOGETHER, 1]);
+        let wanted = [&name, &name, &missing, &name, &name].map(|name| Wanted { name, rows: Some(1) });
+        assert_eq!(groups(&wanted, &restored).map(<[_]>::len).collect::<Vec<_>>(), [2, 1, 2]);
     }
 
     #[test]

@@ -249,14 +249,15 @@ pub(crate) struct FakeSql {
     pub(crate) open: Arc<AtomicUsize>,
 }
 
-const COUNT: &str = "SELECT pg_catalog.count(*) FROM ONLY ";
+const COUNT: &str = "pg_catalog.count(*) FROM ONLY ";
 
 impl FakeSql {
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    fn count(&self, table: &str) -> Result<i64, &'static str> {
+    fn count(&self, statement: &str, before: &str) -> Result<i64, &'static str> {
+        let table = statement.strip_prefix(before).and_then(|count| count.strip_prefix(COUNT)).ok_or("42601")?;
         self.counts.get(table).copied().unwrap_or(Err("42P01"))
     }
 
@@ -264,9 +265,8 @@ impl FakeSql {
     fn together(&self, statement: &str) -> Result<Vec<Column>, &'static str> {
         let (mut places, mut counts) = (Vec::new(), Vec::new());
         for (place, one) in (0..).zip(statement.split(" UNION ALL ")) {
-            let table = one.strip_prefix(&COUNT.replace("SELECT ", &format!("SELECT {place}, "))).ok_or("42601")?;
             places.insert(0, place);
-            counts.insert(0, self.count(table)?);
+            counts.insert(0, self.count(one, &format!("SELECT {place}, "))?);
         }
         Ok([places, counts].map(|data| Column { nulls: Vec::new(), data: ColumnData::Integers(data) }).into())
     }
@@ -294,10 +294,7 @@ impl Sql for FakeSql {
             }
             "SELECT large" => one(ColumnData::Texts(Cells { ends: vec![2 << 20], data: vec![b'x'; 2 << 20] })),
             together if together.starts_with("SELECT 0, ") => self.together(together).map_err(failed)?,
-            count => {
-                let table = count.strip_prefix(COUNT).ok_or_else(|| failed("42601"))?;
-                one(ColumnData::Integers(vec![self.count(table).map_err(failed)?]))
-            }
+            count => one(ColumnData::Integers(vec![self.count(count, "SELECT ").map_err(failed)?])),
         };
         let columns = vec![ColumnInfo { name: "one".to_owned(), type_name: "int8".to_owned() }; data.len()];
         let rows = match &data[0].data {
