@@ -12,7 +12,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, Store};
 
 use crate::backend::Backend;
-use crate::bindings::Check;
+use crate::bindings::CheckPre;
 use crate::bindings::muster::check::{baseline, catalog, context, digest, report, sql, values};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, MAX_COMPONENT, inspect};
@@ -34,6 +34,8 @@ pub enum HostError {
     NotAPlugin { why: String },
     #[error("it imports what muster does not give to a plugin: {}", names.join(", "))]
     ForeignImports { names: Vec<String> },
+    #[error("it was built for another contract than muster's `wit/check-1.0`: {why}")]
+    OtherContract { why: String },
     #[error("the component does not compile: {why}")]
     Compile { why: String },
     #[error("the compiled code does not fit: {why}")]
@@ -57,10 +59,10 @@ pub struct Host {
     ticker: Ticker,
 }
 
-/// A compiled check plugin.
+/// A compiled check plugin, linked with what it imports and nothing else.
 #[derive(Clone)]
 pub struct Component {
-    compiled: wasmtime::component::Component,
+    linked: CheckPre<Guest>,
     digest: Sha256Digest,
     inspection: Inspection,
 }
@@ -114,7 +116,7 @@ impl Host {
         let inspection = inspect(bytes)?;
         let compiled = wasmtime::component::Component::from_binary(&self.engine, bytes)
             .map_err(|error| HostError::compile(&error))?;
-        Ok(Component { compiled, digest: Sha256Digest::of(bytes), inspection })
+        self.link(&compiled, bytes, inspection)
     }
 
     /// Takes the code that a [`crate::Compiler`] made of these bytes. Code of another wasmtime, another configuration or for a
@@ -132,7 +134,21 @@ impl Host {
         // SAFETY: the caller's promise.
         let compiled = unsafe { wasmtime::component::Component::deserialize(&self.engine, code) }
             .map_err(|error| HostError::Incompatible { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
-        Ok(Component { compiled, digest: Sha256Digest::of(bytes), inspection })
+        self.link(&compiled, bytes, inspection)
+    }
+
+    /// Once for all calls: it compares the type of every import.
+    fn link(
+        &self,
+        compiled: &wasmtime::component::Component,
+        bytes: &[u8],
+        inspection: Inspection,
+    ) -> Result<Component, HostError> {
+        let linked = self
+            .linker(&inspection.grants)
+            .and_then(|linker| CheckPre::new(linker.instantiate_pre(compiled)?))
+            .map_err(|error| HostError::OtherContract { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
+        Ok(Component { linked, digest: Sha256Digest::of(bytes), inspection })
     }
 
     /// Asks the plugin what it is: nothing is granted, and a second must do.
@@ -143,11 +159,9 @@ impl Host {
             ..CheckLimits::default()
         };
         let mut store = self.store(Guest::new(None, limits));
-        let granted = component.inspection.grants.clone();
         let (ended, _) = self
             .within(&mut store, &limits, &CancellationToken::new(), async |store| {
-                let linker = self.linker(&granted)?;
-                let check = Check::instantiate_async(&mut *store, &component.compiled, &linker).await?;
+                let check = component.linked.instantiate_async(&mut *store).await?;
                 check.muster_check_plugin().call_describe(store).await
             })
             .await;
@@ -178,8 +192,7 @@ impl Host {
         let mut store = self.store(Guest::new(Some(backend), *limits));
         let (ended, usage) = self
             .within(&mut store, limits, cancel, async |store| {
-                let linker = self.linker(grants)?;
-                let check = Check::instantiate_async(&mut *store, &component.compiled, &linker).await?;
+                let check = component.linked.instantiate_async(&mut *store).await?;
                 check.muster_check_plugin().call_run(store, &options).await
             })
             .await;
@@ -228,10 +241,11 @@ impl Host {
         (ended, usage)
     }
 
-    /// Holds exactly what was granted: what is not in the linker cannot be called.
-    fn linker(&self, grants: &BTreeSet<Grant>) -> wasmtime::Result<Linker<Guest>> {
+    /// Holds exactly what a component was seen to want, all of which a call must grant: what is not in the linker cannot be
+    /// called, whatever else the component imports.
+    fn linker(&self, wanted: &BTreeSet<Grant>) -> wasmtime::Result<Linker<Guest>> {
         let mut linker = self.free.clone();
-        for grant in grants {
+        for grant in wanted {
             match grant {
                 Grant::Sql => sql::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,
                 Grant::Baseline => baseline::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?,

@@ -26,6 +26,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     running: usize,
+    /// The thread waits for a guest. A thread that counts is left alone: waking it costs more than a short call.
+    asleep: bool,
     ended: bool,
 }
 
@@ -45,8 +47,11 @@ impl Ticker {
 
     /// The epoch advances while the guard lives; with no guard the thread sleeps.
     pub(crate) fn guard(&self) -> TickGuard {
-        self.shared.lock().running += 1;
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.running += 1;
+        if std::mem::take(&mut state.asleep) {
+            self.shared.changed.notify_all();
+        }
         TickGuard(Arc::clone(&self.shared))
     }
 }
@@ -73,6 +78,7 @@ fn tick(shared: &Shared, engine: &Engine) {
     let mut state = shared.lock();
     while !state.ended {
         if state.running == 0 {
+            state.asleep = true;
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         }

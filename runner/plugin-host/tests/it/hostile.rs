@@ -263,6 +263,29 @@ fn a_foreign_import_is_named() {
     }
 }
 
+#[test]
+fn what_the_contract_does_not_have_is_named_before_any_call() {
+    let other = replaced(&fixture("adds_up"), b"query", b"quarz");
+    match host().load(&other).err() {
+        Some(HostError::OtherContract { why }) => {
+            assert!(why.contains("muster:check/sql@1.0.0") && why.contains("quarz"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A component in which a name is another one of the same length, wherever it is written.
+fn replaced(component: &[u8], name: &[u8], by: &[u8]) -> Vec<u8> {
+    assert_eq!(name.len(), by.len());
+    let mut changed = component.to_vec();
+    let mut at = 0;
+    while let Some(next) = changed[at..].windows(name.len()).position(|window| window == name) {
+        at += next;
+        changed[at..at + by.len()].copy_from_slice(by);
+    }
+    changed
+}
+
 #[tokio::test]
 async fn a_plugin_describes_itself_without_any_grant() {
     let described = host().describe(row_count()).await.unwrap();
