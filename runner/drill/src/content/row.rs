@@ -193,6 +193,9 @@ impl RowReader {
     }
 
     fn feed_binary(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
+        if self.state == State::Start && self.partial.length == 0 && self.whole_row(bytes) {
+            return Ok(());
+        }
         while !bytes.is_empty() {
             match self.state {
                 State::Start => {
@@ -219,6 +222,41 @@ impl RowReader {
             }
         }
         Ok(())
+    }
+
+    /// Takes a row that came in one piece, as nearly all do, without a state for each of its fields. False: nothing was taken.
+    fn whole_row(&mut self, bytes: &[u8]) -> bool {
+        let Some((count, fields)) = bytes.split_first_chunk() else { return false };
+        if *count == TRAILER || u16::from_be_bytes(*count) != self.columns {
+            return false;
+        }
+        let mut rest = fields;
+        let mut integer: &[u8] = &[];
+        for column in 0..self.columns {
+            let Some((_, field, after)) = split_field(rest) else { return false };
+            if matches!(self.key, Key::Range(key) if key == column) {
+                integer = field;
+            }
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return false;
+        }
+        self.integer.push(integer);
+        if let Key::Hash(keys) = &self.key {
+            let mut rest = fields;
+            for is_key in keys {
+                let Some((word, field, after)) = split_field(rest) else { break };
+                if *is_key {
+                    self.key_hash.update(word);
+                    self.key_hash.update(field);
+                }
+                rest = after;
+            }
+        }
+        self.column = self.columns;
+        self.state = State::RowEnd;
+        true
     }
 
     fn begin_row(&mut self) -> Result<(), Malformed> {
@@ -316,6 +354,17 @@ impl RowReader {
         };
         value.map_or(u64::MAX, |value: i64| value.cast_unsigned() ^ (1 << 63))
     }
+}
+
+/// The length word of a binary field, its bytes (none of NULL) and what follows. None: it is not whole, or its length is below -1.
+fn split_field(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
+    let (word, rest) = bytes.split_first_chunk()?;
+    let length = match i32::from_be_bytes(*word) {
+        -1 => 0,
+        length => usize::try_from(length).ok()?,
+    };
+    let (field, rest) = rest.split_at_checked(length)?;
+    Some((word, field, rest))
 }
 
 /// Room for a header, or for the longest integer in text.

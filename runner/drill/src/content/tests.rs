@@ -143,7 +143,12 @@ fn a_header_may_come_alone_and_an_empty_table_has_no_rows() {
 #[test]
 fn a_row_that_is_none_is_refused() {
     let binary = layout(Form::Binary, 1, Bucketing::RowDigest);
-    let row = |bytes: &[u8]| read(&binary, &[[HEADER, bytes].concat(), vec![0xff, 0xff]], 5).map(drop);
+    let row = |bytes: &[u8]| {
+        let messages = [[HEADER, bytes].concat(), vec![0xff, 0xff]];
+        let [pieces, whole] = [5, 64].map(|piece| read(&binary, &messages, piece).map(drop));
+        assert_eq!(pieces, whole);
+        whole
+    };
     assert_eq!(row(&[0, 1, 0, 0, 0, 1, 7]), Ok(()));
     assert_eq!(row(&[0, 2, 0, 0, 0, 1, 7]), Err(Malformed::Columns));
     assert_eq!(row(&[0, 1, 0, 0, 0, 2, 7]), Err(Malformed::Length));
@@ -167,7 +172,9 @@ fn an_integer_key_is_a_place_that_sorts_as_it_does() {
     let place = |form, bytes: &[u8]| {
         let layout = layout(form, 2, Bucketing::KeyRange { column: 1 });
         let rows = messages(form, &[vec![None, Some(bytes.to_vec())]]);
-        read(&layout, &rows, 3).expect("well formed")[0].place
+        let whole = read(&layout, &rows, 1000);
+        assert_eq!(read(&layout, &rows, 3), whole);
+        whole.expect("well formed")[0].place
     };
     let keys = [i64::MIN, -32_768, -1, 0, 1, 32_767];
     let binary = keys.map(|key| place(Form::Binary, &key.to_be_bytes()));
@@ -299,6 +306,12 @@ proptest! {
         let text = read(&keyed(Form::Text), &messages(Form::Text, &rows), piece).expect("well formed");
         prop_assert_eq!(&binary, &read(&keyed(Form::Binary), &messages(Form::Binary, &rows), 1000).expect("whole"));
         prop_assert_eq!(&text, &read(&keyed(Form::Text), &messages(Form::Text, &rows), 1000).expect("whole"));
+        for other in [Bucketing::RowDigest, Bucketing::KeyRange { column: 1 }] {
+            let (layout, messages) = (layout(Form::Binary, 3, other), messages(Form::Binary, &rows));
+            let pieces = read(&layout, &messages, piece);
+            prop_assert!(pieces.is_ok());
+            prop_assert_eq!(pieces, read(&layout, &messages, 1000));
+        }
         for (a, one) in rows.iter().enumerate() {
             for (b, other) in rows.iter().enumerate() {
                 let same_key = one[0] == other[0] && one[2] == other[2];
@@ -311,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics(
+    fn garbage_is_the_same_in_pieces_of_any_size(
         begins in any::<bool>(),
         messages in prop::collection::vec(prop::collection::vec(prop::sample::select(b"\0\x01\x02\x03\xff\\\t\na7".to_vec()), 0..30), 0..4),
         piece in 1_usize..9,
@@ -322,7 +335,8 @@ proptest! {
                 if begins {
                     all.insert(0, HEADER.to_vec());
                 }
-                let _ = read(&layout(form, 2, bucketing), &all, piece);
+                let layout = layout(form, 2, bucketing);
+                prop_assert_eq!(read(&layout, &all, piece), read(&layout, &all, 1000));
             }
         }
     }
