@@ -28,8 +28,9 @@ test: lint build services ## everything: formatting, lints, and all tests agains
 	tests/services/cluster/with --cni ptp cargo test --locked --workspace --test end_to_end nobody_enforces
 	cd plugins && cargo test --locked --lib --target-dir target --target "$$(rustc -vV | sed -n 's/^host: //p')"
 
-test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event
+test-long: build ## what takes minutes each: thousands of tables, a row of 200 MB, SIGKILL after every event, cgroup version 2 (builds a kernel once)
 	tests/services/cluster/with cargo test --locked --workspace -- --ignored
+	tests/services/cgroup2/test
 
 # Coverage by flags of the stable compiler, without a sanitizer: what is fuzzed is safe Rust. FUZZ_SECONDS=60 for less.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -198,10 +198,11 @@ fn writable(directory: &Path) -> bool {
 }
 
 /// The directory beneath which groups can be made. Moves this process to a leaf of it first, which only works where nobody else
-/// is in it: then it is ours.
+/// is in it: then it is ours. A leaf of that name whose parent is not ours is a group like another.
 fn delegated(own: &Path) -> io::Result<PathBuf> {
     if own.file_name().is_some_and(|name| name == OWN_LEAF)
         && let Some(base) = own.parent()
+        && writable(base)
     {
         controllers(base)?;
         return Ok(base.to_owned());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::cgroup::Cgroups;
+use super::inside::{beside_lo, tunnel_advice};
 use super::{LocalConfig, sys};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,8 +31,10 @@ impl Fact {
     }
 }
 
-/// Looks, and starts bubblewrap on `true` once. Makes nothing in the state directory.
+/// Looks, and starts bubblewrap on `cat` once. Makes nothing in the state directory.
 pub async fn doctor(config: &LocalConfig) -> Vec<Fact> {
+    // Before anything is started: a group counts as delegated only while no other process is in it.
+    let cgroups = Cgroups::detect();
     let bwrap = resolve(&config.bwrap);
     let version = version(&bwrap).await;
     let found = version.ok;
@@ -39,7 +42,7 @@ pub async fn doctor(config: &LocalConfig) -> Vec<Fact> {
     if found {
         facts.push(namespaces(&bwrap).await);
     }
-    facts.push(match Cgroups::detect() {
+    facts.push(match cgroups {
         Cgroups::None { why } => Fact::bad("cgroups", "limits of memory and processes hold per process only", {
             Cgroups::none(why).advice()
         }),
@@ -97,10 +100,19 @@ async fn namespaces(bwrap: &Path) -> Fact {
         "/lib64",
         "--proc",
         "/proc",
-        "/usr/bin/true",
+        "/usr/bin/cat",
+        "/proc/net/dev",
     ];
     match run(bwrap, &arguments).await {
-        Ok((true, _)) => Fact::good(name, "usable"),
+        Ok((true, devices)) => match beside_lo(&devices) {
+            Some(others) if others.is_empty() => Fact::good(name, "usable"),
+            Some(others) => {
+                let advice =
+                    tunnel_advice(&others).unwrap_or("look for what puts interfaces into new network namespaces here");
+                Fact::bad(name, format!("a new network namespace has {} beside lo", others.join(" ")), advice)
+            }
+            None => Fact::bad(name, "a new network namespace has no lo", namespace_advice()),
+        },
         Ok((false, said)) => Fact::bad(name, said.trim().to_owned(), namespace_advice()),
         Err(error) => Fact::bad(name, error.to_string(), namespace_advice()),
     }

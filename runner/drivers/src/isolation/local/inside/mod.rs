@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use probe::{Answer, NAMES, Question, Seen, abstract_socket, datagram, tcp};
+pub(super) use probe::{Answer, NAMES, Question, Seen, abstract_socket, beside_lo, datagram, tcp, tunnel_advice};
 
 /// The hidden subcommands.
 pub const INIT: &str = "sandbox-init";

@@ -34,6 +34,11 @@ pub(in super::super) const NAMES: [&str; 11] = [
     "another process's descriptor",
 ];
 
+/// What Linux puts into every new network namespace where the tunnel's module is loaded.
+const TUNNELS: [&str; 9] = ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"];
+const TUNNEL_ADVICE: &str = "the kernel puts its tunnels into every new network namespace; to keep them out: \
+    `sudo sysctl net.core.fb_tunnels_only_for_init_net=1`, and the same line in /etc/sysctl.d for the next start";
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct Question {
@@ -173,8 +178,27 @@ fn interfaces() -> Seen {
         Ok(text) => text,
         Err(error) => return Seen::open(format!("/proc/net/dev: {error}")),
     };
-    let names: Vec<&str> = text.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim).collect();
-    if names == ["lo"] { Seen::closed("only lo") } else { Seen::open(names.join(" ")) }
+    match beside_lo(&text) {
+        Some(others) if others.is_empty() => Seen::closed("only lo"),
+        Some(others) => match tunnel_advice(&others) {
+            Some(advice) => Seen::open(format!("{}: {advice}", others.join(" "))),
+            None => Seen::open(others.join(" ")),
+        },
+        None => Seen::open(format!("no lo in /proc/net/dev: {text}")),
+    }
+}
+
+/// The interfaces of `/proc/net/dev` that are not the loopback's. None: the loopback's is not among them, so that the rest cannot be
+/// believed either.
+pub(in super::super) fn beside_lo(devices: &str) -> Option<Vec<&str>> {
+    let names = devices.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim);
+    let (lo, others): (Vec<&str>, Vec<&str>) = names.partition(|name| *name == "lo");
+    (lo.len() == 1).then_some(others)
+}
+
+/// What to type where all of these are tunnels of the kernel's own.
+pub(in super::super) fn tunnel_advice(interfaces: &[&str]) -> Option<&'static str> {
+    interfaces.iter().all(|name| TUNNELS.contains(name)).then_some(TUNNEL_ADVICE)
 }
 
 /// bubblewrap's own fork is process 1, and keeps what bubblewrap was started with.
@@ -193,5 +217,27 @@ fn refused(number: libc::c_long, arguments: [libc::c_long; 4]) -> Seen {
         Ok(_) => Seen::open("the call succeeded"),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Seen::closed("refused"),
         Err(error) => Seen::open(format!("not refused by the filter: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_beside_the_loopback_are_told() {
+        let devices = |names: &[&str]| {
+            let lines: String = names.iter().map(|name| format!("{name:>6}:       0       0    0\n")).collect();
+            format!("Inter-|   Receive                |  Transmit\n face |bytes    packets errs\n{lines}")
+        };
+        assert_eq!(beside_lo(&devices(&["lo"])), Some(vec![]));
+        assert_eq!(beside_lo(&devices(&["lo", "sit0", "eth0"])), Some(vec!["sit0", "eth0"]));
+        for unbelievable in ["", "lo: 0", &devices(&[]), &devices(&["eth0"])] {
+            assert_eq!(beside_lo(unbelievable), None, "{unbelievable}");
+        }
+        assert!(
+            tunnel_advice(&["sit0", "tunl0"]).is_some_and(|advice| advice.contains("fb_tunnels_only_for_init_net=1"))
+        );
+        assert_eq!(tunnel_advice(&["sit0", "eth0"]), None);
     }
 }
