@@ -144,9 +144,10 @@ impl Host {
         bytes: &[u8],
         inspection: Inspection,
     ) -> Result<Component, HostError> {
-        let linked = self
-            .linker(&inspection.grants)
-            .and_then(|linker| CheckPre::new(linker.instantiate_pre(compiled)?))
+        let linker = self.linker(&inspection.grants).map_err(|error| HostError::Setup(error.into()))?;
+        let linked = linker
+            .instantiate_pre(compiled)
+            .and_then(CheckPre::new)
             .map_err(|error| HostError::OtherContract { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
         Ok(Component { linked, digest: Sha256Digest::of(bytes), inspection })
     }

@@ -49,7 +49,9 @@ impl Ticker {
     pub(crate) fn guard(&self) -> TickGuard {
         let mut state = self.shared.lock();
         state.running += 1;
-        if std::mem::take(&mut state.asleep) {
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
             self.shared.changed.notify_all();
         }
         TickGuard(Arc::clone(&self.shared))
