@@ -62,7 +62,7 @@ pub struct Host {
 /// A compiled check plugin, linked with what it imports and nothing else.
 #[derive(Clone)]
 pub struct Component {
-    linked: CheckPre<Guest>,
+    check: CheckPre<Guest>,
     digest: Sha256Digest,
     inspection: Inspection,
 }
@@ -145,11 +145,11 @@ impl Host {
         inspection: Inspection,
     ) -> Result<Component, HostError> {
         let linker = self.linker(&inspection.grants).map_err(|error| HostError::Setup(error.into()))?;
-        let linked = linker
+        let check = linker
             .instantiate_pre(compiled)
             .and_then(CheckPre::new)
             .map_err(|error| HostError::OtherContract { why: outcome::shown(&format!("{error:#}"), 1_000) })?;
-        Ok(Component { linked, digest: Sha256Digest::of(bytes), inspection })
+        Ok(Component { check, digest: Sha256Digest::of(bytes), inspection })
     }
 
     /// Asks the plugin what it is: nothing is granted, and a second must do.
@@ -162,7 +162,7 @@ impl Host {
         let mut store = self.store(Guest::new(None, limits));
         let (ended, _) = self
             .within(&mut store, &limits, &CancellationToken::new(), async |store| {
-                let check = component.linked.instantiate_async(&mut *store).await?;
+                let check = component.check.instantiate_async(&mut *store).await?;
                 check.muster_check_plugin().call_describe(store).await
             })
             .await;
@@ -193,7 +193,7 @@ impl Host {
         let mut store = self.store(Guest::new(Some(backend), *limits));
         let (ended, usage) = self
             .within(&mut store, limits, cancel, async |store| {
-                let check = component.linked.instantiate_async(&mut *store).await?;
+                let check = component.check.instantiate_async(&mut *store).await?;
                 check.muster_check_plugin().call_run(store, &options).await
             })
             .await;
