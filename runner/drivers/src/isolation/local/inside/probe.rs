@@ -227,8 +227,11 @@ mod tests {
     #[test]
     fn interfaces_beside_the_loopback_are_told() {
         let devices = |names: &[&str]| {
-            let lines: String = names.iter().map(|name| format!("{name:>6}:       0       0    0\n")).collect();
-            format!("Inter-|   Receive                |  Transmit\n face |bytes    packets errs\n{lines}")
+            let lines: Vec<String> = names.iter().map(|name| format!("{name:>6}:       0       0    0")).collect();
+            format!(
+                "Inter-|   Receive                |  Transmit\n face |bytes    packets errs\n{}\n",
+                lines.join("\n")
+            )
         };
         assert_eq!(beside_lo(&devices(&["lo"])), Some(vec![]));
         assert_eq!(beside_lo(&devices(&["lo", "sit0", "eth0"])), Some(vec!["sit0", "eth0"]));
