@@ -226,37 +226,25 @@ impl RowReader {
 
     /// Takes a row that came in one piece, as nearly all do, without a state for each of its fields. False: nothing was taken.
     fn whole_row(&mut self, bytes: &[u8]) -> bool {
-        let Some((count, fields)) = bytes.split_first_chunk() else { return false };
+        let Some((count, mut rest)) = bytes.split_first_chunk() else { return false };
         if *count == TRAILER || u16::from_be_bytes(*count) != self.columns {
             return false;
         }
-        let mut rest = fields;
-        let mut integer: &[u8] = &[];
-        for column in 0..self.columns {
-            let Some((_, field, after)) = split_field(rest) else { return false };
-            if matches!(self.key, Key::Range(key) if key == column) {
-                integer = field;
-            }
+        while self.column < self.columns {
+            let Some((word, field, after)) = split_field(rest) else { break };
+            self.key_word(word);
+            self.key_bytes(field);
+            self.column += 1;
             rest = after;
         }
-        if !rest.is_empty() {
-            return false;
+        if self.column == self.columns && rest.is_empty() {
+            self.state = State::RowEnd;
+            return true;
         }
-        self.integer.push(integer);
-        if let Key::Hash(keys) = &self.key {
-            let mut rest = fields;
-            for is_key in keys {
-                let Some((word, field, after)) = split_field(rest) else { break };
-                if *is_key {
-                    self.key_hash.update(word);
-                    self.key_hash.update(field);
-                }
-                rest = after;
-            }
-        }
-        self.column = self.columns;
-        self.state = State::RowEnd;
-        true
+        self.key_hash = self.key_tag.clone();
+        self.integer.clear();
+        self.column = 0;
+        false
     }
 
     fn begin_row(&mut self) -> Result<(), Malformed> {
