@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::classify::MAKE_ROOM;
 use super::client::{Connection, Who, open_in_plaintext};
 use super::install::Install;
 use super::log::ServerLog;
@@ -123,7 +124,7 @@ impl PostgresqlServer {
         let words = if words.is_empty() { String::new() } else { format!(": {words}") };
         let message = format!("PostgreSQL ended in the sandbox with {how}{words}");
         if self.log.says("No space left on device") {
-            return Stop::new(Reason::LimitReached, message).advise("raise the sandbox's disk limit, or make room");
+            return Stop::new(Reason::LimitReached, message).advise(MAKE_ROOM);
         }
         if how == "signal 9" || self.log.says("terminated by signal 9") || self.log.says("out of memory") {
             return Stop::new(Reason::LimitReached, message).advise("raise the sandbox's memory limit");

@@ -7,6 +7,7 @@ mod rules;
 
 use drill::verdict::Reason;
 
+pub(super) use self::rules::MAKE_ROOM;
 use self::rules::RULES;
 use super::text::plain;
 

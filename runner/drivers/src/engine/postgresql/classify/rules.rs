@@ -4,6 +4,9 @@ use drill::verdict::Reason;
 use super::pattern::{Words, begins_like};
 use super::{Class, RestoreError};
 
+/// Where the server found no room on its disk.
+pub(in super::super) const MAKE_ROOM: &str = "raise the sandbox's disk limit, or make room";
+
 pub(super) struct Rule {
     words: Words,
     /// The statement begins with one of them, and what stands behind a `*` comes later; empty: whatever it is.
@@ -94,9 +97,7 @@ pub(super) const RULES: &[Rule] = &[
     }),
     // The sandbox's limits, and its end.
     rule(&["could not resize shared memory segment *"], || limit("raise the sandbox's memory limit")),
-    rule(&["could not *: No space left on device", "could not extend file \"*\": wrote only *"], || {
-        limit("raise the sandbox's disk limit, or make room")
-    }),
+    rule(&["could not *: No space left on device", "could not extend file \"*\": wrote only *"], || limit(MAKE_ROOM)),
     rule(&["could not *: Too many open files*", "out of file descriptors: *"], || {
         limit("lower engine.jobs, or raise the limit on open files that muster runs with")
     }),

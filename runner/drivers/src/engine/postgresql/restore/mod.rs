@@ -13,7 +13,7 @@ use drill::stop::Stop;
 use drill::unit;
 use drill::verdict::Reason;
 
-use super::classify::{Class, Errors, RestoreError, classify};
+use super::classify::{Class, Errors, MAKE_ROOM, RestoreError, classify};
 use super::roles::{MOST, roles_in};
 use super::server::{LONGEST, PostgresqlServer};
 use super::text::{identifier, literal, plain};
@@ -241,7 +241,9 @@ fn sandbox_stop(server: &PostgresqlServer, what: &str, error: &RestoreError, rea
     if server.log_says("terminated by signal 9") {
         return Stop::new(Reason::LimitReached, message).advise("raise the sandbox's memory limit");
     }
-    let reason = if server.log_says("No space left on device") { Reason::LimitReached } else { reason };
+    if server.log_says("No space left on device") {
+        return Stop::new(Reason::LimitReached, message).advise(MAKE_ROOM);
+    }
     Stop::new(reason, message).advise(advice)
 }
 
