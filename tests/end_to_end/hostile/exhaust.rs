@@ -56,6 +56,11 @@ fn disk_and_inodes_without_end_are_bounded() {
     let bytes = "i=0; while head -c 20000000 /dev/zero >/data/fill-$i; do i=$((i+1)); sleep 0.05; done";
     answers(&attack(&place, "disk", bytes, "", "disk: 256MiB"), full);
 
+    // Without names, they are found by who holds them.
+    let removed = "perl -e 'for (1..40) { open my $f, \">\", \"/data/x\"; unlink \"/data/x\"; print $f \"x\" x 20000000; push @f, $f } sleep 100'";
+    let says = &["data directory reached its limit", "removed files that are still open"];
+    answers(&attack(&place, "removed", removed, "", "disk: 256MiB"), Answer { says, ..full });
+
     // Empty files take an inode of the host each, and no byte. They stay, because the next look at a slow disk may be many seconds away.
     let files = "perl -e 'mkdir \"/data/f\"; for (1..80000) { open my $f, \">\", \"/data/f/$_\" } sleep 100'";
     answers(&attack(&place, "inodes", files, "", "disk: 256MiB"), full);

@@ -135,6 +135,8 @@ async fn refused_calls_are_refused(place: Place) {
         &[libc::SYS_mknodat, -100],
         &[libc::SYS_sethostname],
         &[libc::SYS_fanotify_init],
+        &[libc::SYS_inotify_init1, 0],
+        &[libc::SYS_fcntl, 0, libc::F_NOTIFY.into(), 1],
         &[libc::SYS_landlock_create_ruleset],
         &[libc::SYS_ioctl, 0, libc::TIOCSPGRP.cast_signed()],
     ];

@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(a_fork_bomb_is_bounded),
         test!(too_much_memory_is_a_breach),
         test!(too_much_disk_is_a_breach),
+        test!(disk_that_is_hidden_is_a_breach),
         test!(the_survey_says_what_holds),
         test!(a_flood_of_connections_is_bounded),
     ]
@@ -91,6 +92,27 @@ async fn too_much_disk_is_a_breach(place: Place) {
     let (_, stop) = tokio::join!(held.sandbox.exec(Exec::new(["/bin/sh", "-c", deep])), breach(&held));
     assert!(stop.message.contains("64 directories deep"), "{stop}");
     held.release().await;
+}
+
+async fn disk_that_is_hidden_is_a_breach(place: Place) {
+    let by_descriptor = "head -c 40000000 /dev/zero >&8; head -c 40000000 /dev/zero >&9; sleep 100";
+    let removed = "for (1, 2) { open my $f, q(>), q(x); unlink q(x); print $f q(x) x 40000000; push @f, $f } sleep 100";
+    let (held_open, shut) = ("in removed files that are still open", "cannot be read");
+    let hidden = [
+        (format!("exec 8>a 9>b; rm a b; {by_descriptor}"), held_open, held_open),
+        (format!("mkdir shut; exec 8>shut/a 9>shut/b; chmod 0400 shut; {by_descriptor}"), "it holds", shut),
+        (format!("exec 8>a 9>b; chmod 0400 .; {by_descriptor}"), "it holds", shut),
+        // What may be executed and not be read does not show a plain user what it has open.
+        (format!("cp /usr/bin/perl p; chmod 0111 p; exec ./p -e '{removed}'"), held_open, "could not be measured"),
+    ];
+    for (script, to_root, to_others) in hidden {
+        let held = with(&place, Limits { disk: Some(64 << 20), ..LIMITS }).await;
+        let exec = Exec::new(["/bin/sh".to_owned(), "-c".to_owned(), format!("cd /data; {script}")]);
+        let (_, stop) = tokio::join!(held.sandbox.exec(exec), breach(&held));
+        let says = if rustix::process::geteuid().is_root() { to_root } else { to_others };
+        assert!(stop.message.contains(says), "{script}: {stop}");
+        held.release().await;
+    }
 }
 
 async fn the_survey_says_what_holds(place: Place) {

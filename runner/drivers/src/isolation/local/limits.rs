@@ -7,6 +7,7 @@ use drill::spec::{Enforcement, Limits};
 use drill::stop::{OrStop, Stop};
 use drill::unit;
 use drill::verdict::Reason;
+use rustix::fs::StatVfs;
 use rustix::process::{Resource, Rlimit};
 
 use super::cgroup::Cgroups;
@@ -63,12 +64,17 @@ pub(super) fn tmpfs_sizes(limits: &Limits) -> (u64, u64) {
     (memory.div_ceil(4).max(16 << 20), memory.div_ceil(16).max(16 << 20))
 }
 
+/// Less than [`FREE_PERCENT`] of it is free.
+pub(super) fn is_full(file_system: &StatVfs) -> bool {
+    file_system.f_bavail < file_system.f_blocks / 100 * FREE_PERCENT
+}
+
 pub(super) fn survey(limits: &Limits, cgroups: &Cgroups, state_root: &Path) -> Result<Survey, Stop> {
     let tried = "looking at the state directory's file system";
     let disk = rustix::fs::statvfs(state_root).or_stop(Reason::Internal, tried)?;
     let free_disk = disk.f_bavail * disk.f_frsize;
     let mut warnings = Vec::new();
-    if disk.f_bavail < disk.f_blocks / 100 * FREE_PERCENT {
+    if is_full(&disk) {
         return Err(Stop::new(
             Reason::SandboxUnfit,
             format!(

@@ -22,6 +22,7 @@ mod spawn;
 mod sys;
 mod template;
 pub(super) mod tree;
+mod unlinked;
 mod watch;
 
 use std::ops::RangeInclusive;

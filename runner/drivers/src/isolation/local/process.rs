@@ -5,8 +5,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{CWD, Dir};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
+
+use super::tree::open_directory;
+
+/// What muster's own first command in a sandbox is called there: bubblewrap's own is 1.
+pub(super) const INIT_INSIDE: i32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,7 +65,7 @@ pub(super) fn ended(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             other => return Ok(other? > 0),
         }
     }
@@ -68,8 +75,7 @@ pub(super) fn ended(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
 /// namespace's first process. What a sandbox's other processes call themselves counts for nothing.
 pub(super) fn named(wanted: &dyn Fn(&str) -> bool, uids: &dyn Fn(u32) -> bool) -> io::Result<Vec<(String, Process)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+    for pid in pids()? {
         let Some(name) = zeroth_argument(pid).filter(|name| wanted(name)) else { continue };
         let Ok(process) = Process::open(pid) else { continue };
         let ours = status(pid).is_some_and(|status| uids(status.uid) && status.first_or_outside);
@@ -78,6 +84,28 @@ pub(super) fn named(wanted: &dyn Fn(&str) -> bool, uids: &dyn Fn(u32) -> bool) -
         }
     }
     Ok(found)
+}
+
+pub(super) fn pids() -> io::Result<Vec<i32>> {
+    Ok(numbers(&open_directory(CWD, "/proc")?)?)
+}
+
+/// The entries whose names are numbers. A directory of a process that ended meanwhile has none.
+pub(super) fn numbers(directory: &OwnedFd) -> Result<Vec<i32>, Errno> {
+    let mut numbers = Vec::new();
+    for entry in there(Dir::read_from(directory))?.into_iter().flatten() {
+        let Some(entry) = there(entry)? else { break };
+        numbers.extend(entry.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
+}
+
+/// None where the process has ended, or its descriptor was closed.
+pub(super) fn there<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match result {
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Tasks of each user id, as `RLIMIT_NPROC` counts them.
@@ -101,8 +129,7 @@ pub(super) fn uids_in_use() -> io::Result<std::collections::BTreeSet<u32>> {
 }
 
 fn each_status(mut see: impl FnMut(Status)) -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+    for pid in pids()? {
         if let Some(status) = status(pid) {
             see(status);
         }
@@ -116,6 +143,7 @@ struct Status {
     threads: u64,
     /// Seen from here: in our own namespace, or the first process of one below it.
     first_or_outside: bool,
+    number_inside: i32,
 }
 
 fn status(pid: i32) -> Option<Status> {
@@ -123,12 +151,19 @@ fn status(pid: i32) -> Option<Status> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
     let mut uids = field("Uid:")?;
     let namespaces: Vec<&str> = field("NSpid:")?.collect();
+    let number_inside = namespaces.last()?.parse().ok()?;
     Some(Status {
         uid: uids.next()?.parse().ok()?,
         effective_uid: uids.next()?.parse().ok()?,
         threads: field("Threads:")?.next()?.parse().ok()?,
-        first_or_outside: namespaces.len() == 1 || namespaces.last() == Some(&"1"),
+        first_or_outside: namespaces.len() == 1 || number_inside == 1,
+        number_inside,
     })
+}
+
+/// What the process is called in its own namespace.
+pub(super) fn number_inside(pid: i32) -> Option<i32> {
+    status(pid).map(|status| status.number_inside)
 }
 
 fn zeroth_argument(pid: i32) -> Option<String> {

@@ -22,6 +22,7 @@ pub(super) fn in_words() -> String {
     let words = |list: Vec<&str>| list.join(" ");
     format!(
         "allowed: {} {}\nallowed: clone without {}\nallowed: socket of {}\nallowed: socketpair of UNIX\nallowed: ioctl {}\n\
+         allowed: fcntl without NOTIFY\n\
          absent (ENOSYS): {}, and what is newer than {NEWEST}\nrefused (EPERM): everything else, x32 among it\n\
          killed: system calls of another architecture\n",
         names(ALLOWED),
@@ -53,6 +54,10 @@ fn allowed() -> Result<Rules, BackendError> {
     let families = SOCKET_FAMILIES.iter().map(|(_, family)| u64::from(family.cast_unsigned()));
     rules.insert(libc::SYS_socket, one_of(0, families)?);
     rules.insert(libc::SYS_socketpair, one_of(0, [u64::from(libc::AF_UNIX.cast_unsigned())])?);
+    // Who is told of each directory that the watchdog opens moves its files around it. For the same reason there is no inotify.
+    let notify = u64::from(libc::F_NOTIFY.cast_unsigned());
+    let other = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, notify)?;
+    rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(vec![other])?]);
     rules.insert(libc::SYS_ioctl, one_of(1, IOCTLS.iter().map(|(_, request)| *request))?);
     Ok(rules)
 }
@@ -115,7 +120,7 @@ mod tests {
         for (name, number) in ALLOWED.iter().chain(ALLOWED_HERE) {
             assert!(words.contains(name.trim_start_matches("SYS_")) && rules[number].is_empty(), "{name}");
         }
-        let conditional = [libc::SYS_clone, libc::SYS_socket, libc::SYS_socketpair, libc::SYS_ioctl];
+        let conditional = [libc::SYS_clone, libc::SYS_socket, libc::SYS_socketpair, libc::SYS_ioctl, libc::SYS_fcntl];
         assert!(conditional.iter().all(|number| !rules[number].is_empty()));
         assert_eq!(
             rules.len(),
@@ -151,6 +156,8 @@ mod tests {
             libc::SYS_seccomp,
             libc::SYS_personality,
             libc::SYS_vmsplice,
+            libc::SYS_inotify_init1,
+            libc::SYS_fanotify_init,
             libc::SYS_mknodat,
             libc::SYS_init_module,
             libc::SYS_kexec_load,

@@ -15,7 +15,7 @@ const MAX_OPEN: usize = 32;
 const MAX_DEPTH: usize = 64;
 const MAX_ENTRIES: u64 = 5_000_000;
 /// What an entry takes at least: an empty file has no block, but an inode of the host's, of which there is an end too.
-const ENTRY: u64 = 4096;
+pub(super) const ENTRY: u64 = 4096;
 
 pub(super) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -137,9 +137,14 @@ pub(super) enum Usage {
     Unmeasurable(&'static str),
 }
 
+const UNREADABLE: Usage = Usage::Unmeasurable("one of its directories cannot be read");
+
 /// Bytes on disk of everything beneath `directory`, which may change meanwhile.
 pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
-    let mut stack = vec![Dir::read_from(directory)?];
+    let mut stack = match Dir::read_from(directory) {
+        Err(Errno::ACCESS) => return Ok(UNREADABLE),
+        top => vec![top?],
+    };
     let (mut bytes, mut entries) = (0, 0);
     loop {
         let depth = stack.len();
@@ -160,6 +165,8 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
         let here = top.fd()?;
         let stat = match rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
+            // It may be read and not be entered: names without sizes.
+            Err(Errno::ACCESS) => return Ok(UNREADABLE),
             other => other?,
         };
         bytes += (u64::try_from(stat.st_blocks).unwrap_or(0) * 512).max(ENTRY);
@@ -170,7 +177,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
             match open_directory(here, name).and_then(Dir::new) {
                 Ok(deeper) => stack.push(deeper),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(Errno::ACCESS) => return Ok(Usage::Unmeasurable("one of its directories cannot be read")),
+                Err(Errno::ACCESS) => return Ok(UNREADABLE),
                 Err(other) => return Err(other.into()),
             }
         }

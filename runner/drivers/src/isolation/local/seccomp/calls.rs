@@ -14,13 +14,13 @@ pub(super) const ALLOWED: &[(&str, libc::c_long)] = calls! {
     SYS_madvise SYS_brk SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2
     SYS_sendfile SYS_splice SYS_tee SYS_copy_file_range SYS_readahead SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn
     SYS_rt_sigpending SYS_rt_sigtimedwait SYS_rt_sigqueueinfo SYS_rt_tgsigqueueinfo SYS_rt_sigsuspend SYS_sigaltstack
-    SYS_dup SYS_dup3 SYS_fcntl SYS_flock SYS_pipe2 SYS_openat SYS_openat2 SYS_close_range SYS_fsync SYS_fdatasync SYS_sync
+    SYS_dup SYS_dup3 SYS_flock SYS_pipe2 SYS_openat SYS_openat2 SYS_close_range SYS_fsync SYS_fdatasync SYS_sync
     SYS_syncfs SYS_sync_file_range SYS_fallocate SYS_fadvise64 SYS_truncate SYS_ftruncate SYS_newfstatat SYS_statx
     SYS_statfs SYS_fstatfs SYS_getdents64 SYS_getcwd SYS_chdir SYS_fchdir SYS_umask SYS_mkdirat SYS_unlinkat SYS_renameat
     SYS_renameat2 SYS_linkat SYS_symlinkat SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_fchmod SYS_fchmodat SYS_fchown
     SYS_fchownat SYS_utimensat SYS_getxattr SYS_lgetxattr SYS_fgetxattr SYS_listxattr SYS_llistxattr SYS_flistxattr
     SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr
-    SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
+    SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
     SYS_epoll_pwait2 SYS_ppoll SYS_pselect6 SYS_eventfd2 SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime
     SYS_timerfd_gettime SYS_nanosleep SYS_clock_nanosleep SYS_clock_gettime SYS_clock_getres SYS_gettimeofday SYS_times
     SYS_getitimer SYS_setitimer SYS_timer_create SYS_timer_settime SYS_timer_gettime SYS_timer_getoverrun SYS_timer_delete
@@ -44,7 +44,7 @@ pub(super) const ALLOWED_HERE: &[(&str, libc::c_long)] = calls! {
     SYS_open SYS_creat SYS_stat SYS_lstat SYS_access SYS_poll SYS_select SYS_pipe SYS_dup2 SYS_pause SYS_alarm SYS_time
     SYS_fork SYS_vfork SYS_getpgrp SYS_arch_prctl SYS_getdents SYS_rename SYS_mkdir SYS_rmdir SYS_link SYS_unlink
     SYS_symlink SYS_readlink SYS_chmod SYS_chown SYS_lchown SYS_utime SYS_utimes SYS_futimesat SYS_epoll_create
-    SYS_epoll_wait SYS_signalfd SYS_eventfd SYS_inotify_init
+    SYS_epoll_wait SYS_signalfd SYS_eventfd
 };
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const ALLOWED_HERE: &[(&str, libc::c_long)] = &[];
