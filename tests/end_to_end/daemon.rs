@@ -230,11 +230,17 @@ fn a_secret_is_nowhere_but_where_it_belongs() {
     for path in ["/", "/metrics", "/api/v1/drills", "/api/v1/runs", "/api/v1/alerts", "/api/v1/openapi.json"] {
         seen.push((path, daemon.ask(path).1));
     }
-    for process in place.processes() {
-        let pid = process.split(':').next().unwrap();
+    let own = daemon.pid().to_string();
+    let pid = |process: &str| process.split(':').next().map(str::to_owned).unwrap();
+    // The run that was seen may have ended by now; the next one begins within a second.
+    let processes = daemon.wait_for("processes of a run", |_| {
+        let processes = place.processes();
+        processes.iter().any(|process| pid(process) != own).then_some(processes)
+    });
+    for process in processes {
         // The daemon's own environment holds what its service manager gave it; nobody else's may.
-        if pid != daemon.pid().to_string() {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if pid(&process) != own {
+            let environment = fs::read(format!("/proc/{}/environ", pid(&process))).unwrap_or_default();
             seen.push(("environment", String::from_utf8_lossy(&environment).into_owned()));
         }
         seen.push(("arguments", process));
