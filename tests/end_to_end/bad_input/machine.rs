@@ -67,6 +67,8 @@ fn a_full_file_system(place: &Place, backup: &Backup<'_>) {
         // Who notices first is chance: the watchdog, or the server that finds no room.
         ("300M", Answer { code: 2, reason: "limit-reached", says: &["make room"] }),
         ("64M", Answer { code: 2, reason: "sandbox-unfit", says: &["of disk", "free some space"] }),
+        // Room for the files of two clusters, and none for another database's.
+        ("1G,nr_inodes=2300", Answer { code: 2, reason: "limit-reached", says: &["make room"] }),
     ] {
         let script = "mount -t tmpfs -o mode=711,size=$0 tmpfs state && exec \"$@\"";
         let mut command = place.command("/usr/bin/unshare".as_ref());

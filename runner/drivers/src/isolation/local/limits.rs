@@ -64,9 +64,13 @@ pub(super) fn tmpfs_sizes(limits: &Limits) -> (u64, u64) {
     (memory.div_ceil(4).max(16 << 20), memory.div_ceil(16).max(16 << 20))
 }
 
-/// Less than [`FREE_PERCENT`] of it is free.
-pub(super) fn is_full(file_system: &StatVfs) -> bool {
-    file_system.f_bavail < file_system.f_blocks / 100 * FREE_PERCENT
+/// What less than [`FREE_PERCENT`] is free of. Some file systems have no number of inodes.
+pub(super) fn is_full(file_system: &StatVfs) -> Option<&'static str> {
+    let less = |free, all| all > 0 && free < all / 100 * FREE_PERCENT;
+    if less(file_system.f_bavail, file_system.f_blocks) {
+        return Some("the state directory's file system");
+    }
+    less(file_system.f_favail, file_system.f_files).then_some("the inodes of the state directory's file system")
 }
 
 pub(super) fn survey(limits: &Limits, cgroups: &Cgroups, state_root: &Path) -> Result<Survey, Stop> {
@@ -74,11 +78,11 @@ pub(super) fn survey(limits: &Limits, cgroups: &Cgroups, state_root: &Path) -> R
     let disk = rustix::fs::statvfs(state_root).or_stop(Reason::Internal, tried)?;
     let free_disk = disk.f_bavail * disk.f_frsize;
     let mut warnings = Vec::new();
-    if is_full(&disk) {
+    if let Some(what) = is_full(&disk) {
         return Err(Stop::new(
             Reason::SandboxUnfit,
             format!(
-                "only {} are free beneath {}, less than {FREE_PERCENT} %",
+                "less than {FREE_PERCENT} % of {what} is free ({}, beneath {})",
                 unit::size(free_disk),
                 state_root.display()
             ),
@@ -144,6 +148,18 @@ mod tests {
 
     const ASKED: Limits =
         Limits { memory: Some(1 << 30), disk: Some(1 << 30), processes: 100, enforcement: Enforcement::Required };
+
+    #[test]
+    fn a_file_system_is_full_without_bytes_or_without_inodes() {
+        let root = rustix::fs::statvfs("/").expect("stat");
+        let with = |blocks: (u64, u64), inodes: (u64, u64)| {
+            is_full(&StatVfs { f_bavail: blocks.0, f_blocks: blocks.1, f_favail: inodes.0, f_files: inodes.1, ..root })
+        };
+        assert_eq!(with((100, 1000), (100, 1000)), None);
+        assert_eq!(with((99, 1000), (100, 1000)), Some("the state directory's file system"));
+        assert_eq!(with((100, 1000), (99, 1000)), Some("the inodes of the state directory's file system"));
+        assert_eq!(with((100, 1000), (0, 0)), None, "it counts no inodes");
+    }
 
     #[test]
     fn rlimits_alone_do_not_satisfy_what_is_required() {

@@ -1,16 +1,20 @@
 //! Processes found by name or by handle, ended, and seen gone. A process id alone may be somebody else by now; so a handle
 //! keeps the start time and the boot, and everything is done through a pidfd that was opened before the check.
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, Dir};
+use rustix::fs::{CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::tree::open_directory;
+
+/// Generations of processes that are looked at; a sandbox's own limit on processes ends it before.
+const MAX_GENERATIONS: usize = 100_000;
 
 /// What muster's own first command in a sandbox is called there: bubblewrap's own is 1.
 pub(super) const INIT_INSIDE: i32 = 2;
@@ -138,6 +142,7 @@ fn each_status(mut see: impl FnMut(Status)) -> io::Result<()> {
 }
 
 struct Status {
+    parent: i32,
     uid: u32,
     effective_uid: u32,
     threads: u64,
@@ -147,12 +152,18 @@ struct Status {
 }
 
 fn status(pid: i32) -> Option<Status> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status_in(&open_directory(CWD, format!("/proc/{pid}")).ok()?)
+}
+
+fn status_in(process: &OwnedFd) -> Option<Status> {
+    let file = rustix::fs::openat(process, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let text = io::read_to_string(File::from(file)).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
     let mut uids = field("Uid:")?;
     let namespaces: Vec<&str> = field("NSpid:")?.collect();
     let number_inside = namespaces.last()?.parse().ok()?;
     Some(Status {
+        parent: field("PPid:")?.next()?.parse().ok()?,
         uid: uids.next()?.parse().ok()?,
         effective_uid: uids.next()?.parse().ok()?,
         threads: field("Threads:")?.next()?.parse().ok()?,
@@ -162,8 +173,15 @@ fn status(pid: i32) -> Option<Status> {
 }
 
 /// What the process is called in its own namespace.
-pub(super) fn number_inside(pid: i32) -> Option<i32> {
-    status(pid).map(|status| status.number_inside)
+pub(super) fn number_inside(process: &OwnedFd) -> Option<i32> {
+    status_in(process).map(|status| status.number_inside)
+}
+
+/// Whether `ancestor` is above it, as it is above everything in the namespace whose first process it is.
+pub(super) fn descends(pid: i32, ancestor: i32) -> bool {
+    let parents =
+        std::iter::successors(Some(pid), |pid| status(*pid).map(|status| status.parent).filter(|pid| *pid > 0));
+    parents.skip(1).take(MAX_GENERATIONS).any(|parent| parent == ancestor)
 }
 
 fn zeroth_argument(pid: i32) -> Option<String> {
@@ -202,5 +220,25 @@ mod tests {
         assert!(ended(&process.pidfd, Duration::from_secs(5)).expect("polled"));
         child.wait().expect("reaped");
         assert!(Process::find(&identity).is_none());
+    }
+
+    #[test]
+    fn a_process_descends_from_those_above_it_alone() {
+        let mut child =
+            std::process::Command::new("/bin/sh").args(["-c", "sleep 60 & wait"]).spawn().expect("sh starts");
+        let number = |id: u32| i32::try_from(id).expect("a pid");
+        let (own, shell) = (number(std::process::id()), number(child.id()));
+        let sleep = loop {
+            let found =
+                pids().expect("listed").into_iter().find(|pid| status(*pid).is_some_and(|it| it.parent == shell));
+            if let Some(sleep) = found {
+                break sleep;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(descends(sleep, shell) && descends(sleep, own) && descends(shell, own));
+        assert!(!descends(own, shell) && !descends(shell, sleep) && !descends(sleep, sleep));
+        rustix::process::kill_process(Pid::from_raw(sleep).expect("a pid"), Signal::KILL).expect("it lives");
+        child.wait().expect("reaped");
     }
 }

@@ -17,9 +17,19 @@ const MAX_ENTRIES: u64 = 5_000_000;
 /// What an entry takes at least: an empty file has no block, but an inode of the host's, of which there is an end too.
 pub(super) const ENTRY: u64 = 4096;
 
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 pub(super) fn open_directory(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
+    rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
+}
+
+/// Leaves no time of access, by which those inside would see which directories have been read and which are still to be.
+fn open_unseen(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(parent, name, DIRECTORY | OFlags::NOATIME, Mode::empty()) {
+        // Root may lack the capability.
+        Err(Errno::PERM) => open_directory(parent, name),
+        other => other,
+    }
 }
 
 /// [`remove`] of what has a path. Its directory must be there.
@@ -141,7 +151,7 @@ const UNREADABLE: Usage = Usage::Unmeasurable("one of its directories cannot be 
 
 /// Bytes on disk of everything beneath `directory`, which may change meanwhile.
 pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
-    let mut stack = match Dir::read_from(directory) {
+    let mut stack = match open_unseen(directory, c".").and_then(Dir::new) {
         Err(Errno::ACCESS) => return Ok(UNREADABLE),
         top => vec![top?],
     };
@@ -174,7 +184,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>) -> io::Result<Usage> {
             if depth >= MAX_DEPTH {
                 return Ok(Usage::Unmeasurable("it is more than 64 directories deep"));
             }
-            match open_directory(here, name).and_then(Dir::new) {
+            match open_unseen(here, name).and_then(Dir::new) {
                 Ok(deeper) => stack.push(deeper),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(Errno::ACCESS) => return Ok(UNREADABLE),
@@ -321,6 +331,24 @@ mod tests {
         assert_eq!(removed, 1002);
         assert_eq!(remove(parent.as_fd(), c"run", &|| true).expect("absent is fine"), 0);
         assert_eq!(std::fs::read_to_string(outside.join("kept")).expect("still there"), "kept");
+    }
+
+    #[test]
+    fn a_look_leaves_no_time_of_access() {
+        let top = tempfile::tempdir().expect("a directory");
+        let below = top.path().join("below");
+        std::fs::create_dir(&below).expect("made");
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        for directory in [top.path(), &below] {
+            let times = std::fs::FileTimes::new().set_accessed(long_ago);
+            File::open(directory).expect("opened").set_times(times).expect("set");
+        }
+        let accessed = |directory: &Path| std::fs::metadata(directory).expect("stat").accessed().expect("a time");
+        let _ = usage(open_directory(rustix::fs::CWD, top.path()).expect("opened").as_fd()).expect("measured");
+        assert_eq!((accessed(top.path()), accessed(&below)), (long_ago, long_ago));
+        // The control: here, reading leaves one.
+        assert_eq!(std::fs::read_dir(top.path()).expect("opened").count(), 1);
+        assert_ne!(accessed(top.path()), long_ago);
     }
 
     #[test]

@@ -14,6 +14,7 @@ const MAX_DESCRIPTORS: usize = 1_000_000;
 
 /// Where to look for them: processes of one namespace, files of one file system.
 pub(super) struct Unlinked {
+    first: i32,
     namespace: u64,
     device: u64,
 }
@@ -21,29 +22,38 @@ pub(super) struct Unlinked {
 impl Unlinked {
     /// Of the namespace whose first process is `first`, on the file system of `data`.
     pub(super) fn of(first: i32, data: impl AsFd) -> io::Result<Self> {
-        let first = open_directory(CWD, format!("/proc/{first}"))?;
-        Ok(Self { namespace: namespace(&first)?, device: rustix::fs::fstat(data)?.st_dev })
+        let process = open_directory(CWD, format!("/proc/{first}"))?;
+        Ok(Self { first, namespace: namespace(&process)?, device: rustix::fs::fstat(data)?.st_dev })
     }
 
     /// What they take on disk, each counted once, however many hold it. A descriptor on its way through a socket, and a file that
-    /// is only mapped, are not met. An error where a process does not show what it holds.
-    pub(super) fn usage(&self) -> io::Result<Usage> {
+    /// is only mapped, are not met. An error where a process does not show what it holds, unless the others hold more than `enough`.
+    pub(super) fn usage(&self, enough: u64) -> io::Result<Usage> {
         let mut held = Held { device: self.device, files: BTreeMap::new(), descriptors: 0 };
+        let mut hidden = Ok(());
         for pid in process::pids()? {
             let Some(process) = there(open_directory(CWD, format!("/proc/{pid}")))? else { continue };
-            // Of other users' processes a plain user learns nothing.
-            if namespace(&process).is_ok_and(|namespace| namespace == self.namespace) {
-                match held.add(&process) {
-                    // muster's own first command in there lets nobody look into it.
-                    Err(Errno::ACCESS) if process::number_inside(pid) == Some(process::INIT_INSIDE) => {}
-                    other => other?,
-                }
+            let seen = match namespace(&process) {
+                Ok(namespace) if namespace == self.namespace => held.add(&process),
+                // Of other users' processes a plain user learns nothing, and what has run a program of theirs that it may not
+                // read passes for one.
+                Err(Errno::ACCESS) if process::descends(pid, self.first) => Err(Errno::ACCESS),
+                _ => Ok(()),
+            };
+            match seen {
+                // muster's own first command in there lets nobody look into it.
+                Err(Errno::ACCESS) if process::number_inside(&process) == Some(process::INIT_INSIDE) => {}
+                other => hidden = hidden.and(other),
             }
             if held.descriptors > MAX_DESCRIPTORS {
-                return Ok(Usage::Unmeasurable("its processes hold more than 1,000,000 descriptors"));
+                return Ok(Usage::Unmeasurable("its threads hold more than 1,000,000 descriptors, each for itself"));
             }
         }
-        Ok(Usage::Bytes(held.files.into_values().sum()))
+        let bytes = held.files.into_values().sum();
+        if bytes <= enough {
+            hidden?;
+        }
+        Ok(Usage::Bytes(bytes))
     }
 }
 
@@ -91,18 +101,11 @@ mod tests {
 
     use super::*;
 
-    fn usage(of: &Unlinked) -> u64 {
-        match of.usage().expect("it shows what it holds") {
-            Usage::Bytes(bytes) => bytes,
-            Usage::Unmeasurable(why) => panic!("{why}"),
-        }
-    }
-
     #[test]
     fn a_file_counts_once_from_its_last_name_to_its_last_descriptor() {
         let top = tempfile::tempdir().expect("a directory");
         let own = i32::try_from(std::process::id()).expect("a pid");
-        let here = Unlinked::of(own, File::open(top.path()).expect("opened")).expect("a namespace");
+        let device = rustix::fs::stat(top.path()).expect("stat").st_dev;
         let process = open_directory(CWD, format!("/proc/{own}")).expect("it lives");
         let mut file = File::create(top.path().join("file")).expect("made");
         file.write_all(&vec![7; 10 << 20]).expect("written");
@@ -110,7 +113,7 @@ mod tests {
         let inode = rustix::fs::fstat(&file).expect("stat").st_ino;
         // Other tests of this process have files of their own.
         let held = || {
-            let mut held = Held { device: here.device, files: BTreeMap::new(), descriptors: 0 };
+            let mut held = Held { device, files: BTreeMap::new(), descriptors: 0 };
             held.add(&process).expect("looked");
             held.files.get(&inode).copied()
         };
@@ -119,7 +122,6 @@ mod tests {
         std::fs::remove_file(top.path().join("file")).expect("removed");
         let bytes = held().expect("it has no name");
         assert!((10 << 20..11 << 20).contains(&bytes), "{bytes}");
-        assert!(usage(&here) >= 10 << 20);
         drop(file);
         assert_eq!(held(), Some(bytes), "the other descriptor holds it");
         drop(second);

@@ -84,6 +84,7 @@ impl Watched {
                 let said = said();
                 let detail = if said.is_empty() { String::new() } else { format!(": {said}") };
                 Stop::new(Reason::Internal, format!("the sandbox's first process ended{detail}"))
+                    .advise("look at what the backup runs inside, and at the machine's log: muster did not end it")
             }),
             stop = self.until_no_room() => stop,
             stop = self.until_disk_limit() => stop,
@@ -128,8 +129,8 @@ impl Watched {
 }
 
 fn file_system_full(data: &OwnedFd) -> io::Result<Option<Stop>> {
-    Ok(is_full(&rustix::fs::fstatvfs(data)?).then(|| {
-        let message = format!("less than {FREE_PERCENT} % of the state directory's file system is free");
+    Ok(is_full(&rustix::fs::fstatvfs(data)?).map(|what| {
+        let message = format!("less than {FREE_PERCENT} % of {what} is free");
         Stop::new(Reason::LimitReached, message).advise("make room for the state directory")
     }))
 }
@@ -162,7 +163,7 @@ impl Disk {
 
     fn reached(&self) -> io::Result<Option<Stop>> {
         // First, so that what loses its name meanwhile is not counted twice.
-        let unlinked = self.unlinked.usage();
+        let unlinked = self.unlinked.usage(self.limit);
         let named = match tree::usage(self.data.as_fd())? {
             tree::Usage::Bytes(named) if named > self.limit => return Ok(Some(self.holds(named, 0))),
             tree::Usage::Bytes(named) => named,
