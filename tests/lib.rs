@@ -15,7 +15,7 @@ pub use cluster::{Cluster, within};
 pub use daemon::Daemon;
 pub use faulty_api::{Asked, Fault, FaultyApi};
 pub use place::Place;
-pub use program::{Finished, Muster, muster, program};
+pub use program::{Finished, Muster, muster, not_tested, program};
 pub use prometheus::Prometheus;
 pub use server::{Server, programs};
 pub use terminal::on_terminal;

@@ -14,6 +14,15 @@ const GROUP: u32 = 65533;
 pub struct Place {
     directory: tempfile::TempDir,
     user: User,
+    host: Vec<Option<Vec<u8>>>,
+}
+
+/// What nothing in a test may change.
+const HOST: [&str; 5] =
+    ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern"];
+
+fn look_at_host() -> Vec<Option<Vec<u8>>> {
+    HOST.iter().map(|path| fs::read(path).ok()).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +46,7 @@ impl Place {
     fn of(user: User) -> Self {
         let directory = tempfile::Builder::new().prefix("muster-test-").tempdir_in("/var/tmp").expect("a directory");
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).expect("it is ours");
-        let place = Self { directory, user };
+        let place = Self { directory, user, host: look_at_host() };
         let state = place.path("state");
         fs::create_dir(&state).expect("it is new");
         fs::set_permissions(&state, Permissions::from_mode(0o711)).expect("it is ours");
@@ -96,7 +105,8 @@ impl Place {
         }
     }
 
-    /// Nothing under muster's names is left: no run directory, no process, no cgroup, no mount of this place.
+    /// Nothing under muster's names is left: no run directory, no process, no mount of this place; and the host is as it was.
+    #[track_caller]
     pub fn assert_nothing_left(&self) {
         let runs = self.state().join("runs");
         let left: Vec<_> =
@@ -107,6 +117,9 @@ impl Place {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is there");
         let here = self.directory.path().to_str().expect("a plain path");
         assert!(!mounts.contains(here), "a mount is left");
+        for ((path, before), now) in HOST.iter().zip(&self.host).zip(look_at_host()) {
+            assert!(*before == now, "{path} is not as it was");
+        }
     }
 
     /// Processes that name this place in their arguments or hold its files: found by what they have mapped or opened.

@@ -1,4 +1,4 @@
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -22,6 +22,12 @@ pub fn program() -> &'static Path {
         );
         built
     })
+}
+
+/// Says why something is not tested here, past what a test that passes has printed and nobody sees.
+pub fn not_tested(why: &str) {
+    let said = std::io::stderr().write_all(format!("NOT TESTED: {why}\n").as_bytes());
+    said.expect("there is a standard error");
 }
 
 pub fn muster(place: &Place, arguments: &[&str]) -> Finished {

@@ -73,8 +73,8 @@ fn names_of_every_kind_pass_and_are_shown_without_steering_the_terminal() {
     let plain = muster(&place, &["run", &drill]).expect(1);
     clean(&plain.stdout);
     clean(&plain.stderr);
-    for output in ["text", "markdown"] {
-        let report = muster(&place, &["report", "names", "--output", output]);
+    for output in ["text", "json", "html"] {
+        let report = muster(&place, &["report", "names", "--output", output]).expect(0);
         clean(&report.stdout);
     }
     let (shown, _) = on_terminal(&place, 100, &[("TERM", "dumb")], &["run", &drill]);

@@ -6,13 +6,12 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use whole_program::{Finished, Muster, Place, Server, muster, programs};
+use whole_program::{Finished, Muster, Place, Server, muster, not_tested, programs};
 
 use super::{Attack, KIT, all_held, script, shell, sql, statement};
 
@@ -24,6 +23,8 @@ const UNREACHABLE: &str = "Network is unreachable";
 const fn number(x86_64: i64, aarch64: i64) -> i64 {
     if cfg!(target_arch = "x86_64") { x86_64 } else { aarch64 }
 }
+
+const UNSHARE: i64 = number(272, 97);
 
 /// One system call through perl, which a server's machine has.
 fn call(name: &'static str, number: i64, arguments: &str) -> Attack {
@@ -85,12 +86,12 @@ fn files(place: &Place) -> Vec<Attack> {
     vec![
         shell("shadow", "cat /etc/shadow", "No such file"),
         shell("canary", &format!("cat {canary}"), "No such file"),
-        shell("root", "ls -A / | tr '\\n' ' '", "backup bin conf data dev etc lib lib64 muster proc sbin tmp usr"),
-        shell("etc", "ls -A /etc | tr '\\n' ' '", "group passwd"),
+        shell("root", "ls -A / | paste -sd' '", "=backup bin conf data dev etc lib lib64 muster proc sbin tmp usr"),
+        shell("etc", "ls -A /etc | paste -sd' '", "=group passwd"),
         shell(
             "devices",
-            "ls /dev | tr '\\n' ' '",
-            "core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
+            "ls /dev | paste -sd' '",
+            "=core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero",
         ),
         shell("write passwd", "echo x >>/etc/passwd", READ_ONLY),
         shell("write usr", "echo x >/usr/bin/x", READ_ONLY),
@@ -103,47 +104,85 @@ fn files(place: &Place) -> Vec<Attack> {
         lo_export("lo to conf", "/conf/pg_hba.conf", READ_ONLY),
         lo_export("lo to usr", "/usr/lib/postgresql/x", READ_ONLY),
         // Its own directory is its own.
-        lo_export("lo to data", "/data/exported", "done"),
+        lo_export("lo to data", "/data/exported", "=done"),
         statement("read shadow", "SELECT pg_read_file('/etc/shadow')", "No such file"),
         statement(
             "C function",
             "CREATE FUNCTION f(text) RETURNS int LANGUAGE c AS '/muster', 'system'",
             "could not load library",
         ),
-        statement("own library", "LOAD '/data/exported'", "file too short"),
+    ]
+}
+
+/// Code of the attacker's own in the server's process: from a library that the backup brings along, and in an untrusted language.
+fn code(place: &Place) -> Vec<Attack> {
+    let library = place.path("library.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hostile/library.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let made = Command::new(compiler).args(["-shared", "-fPIC", "-s", "-o"]).arg(&library).arg(source).status();
+    assert!(made.expect("`make setup` finds a compiler").success(), "{source}");
+    let hex = fs::read(&library).unwrap().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let bring = format!(
+        "DO $lo$ DECLARE made oid := lo_from_bytea(0, '\\x{hex}'); BEGIN PERFORM lo_export(made, '/data/library.so'); END $lo$"
+    );
+    let perl = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION public.perl() RETURNS void LANGUAGE plperlu AS $perl$ {body} $perl$; SELECT public.perl()"
+        )
+    };
+    vec![
+        statement("bring a library", &bring, "=done"),
+        // It runs where it is loaded, before the server sees that it is none of its own.
+        statement("own library", "LOAD '/data/library.so'", "missing magic block"),
+        shell(
+            "library saw",
+            "cat /data/library",
+            "=/etc/shadow: No such file or directory, user namespace: Operation not permitted, packets: Operation not permitted",
+        ),
+        statement("plperlu", "CREATE EXTENSION plperlu", "=done"),
+        statement(
+            "plperlu file",
+            &perl("open(my $f, '<', '/etc/shadow') or elog(ERROR, $!)"),
+            "=No such file or directory at line 1.",
+        ),
+        statement("plperlu program", &perl("elog(ERROR, `id -u 2>&1`)"), "70"),
+        statement(
+            "plperlu system",
+            &perl(&format!("elog(ERROR, syscall({UNSHARE}, 0x10000000) < 0 ? $! : 'done')")),
+            REFUSED,
+        ),
         statement("plpython3u", "CREATE EXTENSION plpython3u", "is not available"),
-        statement("plperlu", "CREATE EXTENSION plperlu", "is not available"),
     ]
 }
 
 fn processes() -> Vec<Attack> {
     vec![
-        shell("environment", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c PRODUCTION", "0"),
-        shell("init environment", "wc -c </proc/1/environ", "0"),
+        shell("environment", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c PRODUCTION", "=0"),
+        shell("init environment", "wc -c </proc/1/environ", "=0"),
         // It can be read, and holds paths of binds; nobody writes to it.
         shell("bwrap memory", "echo x >/proc/1/mem", READ_ONLY),
         shell("init memory", "head -c 1 /proc/2/mem", "ermission denied"),
-        shell("own memory", "perl -e 'open my $f, \"+<\", \"/proc/self/mem\" or print $!'", ""),
         shell("kill bwrap", "kill -9 1; ls -d /proc/1", "/proc/1"),
-        shell("strangers", "grep -L '^NSpid:.*' /proc/[0-9]*/status | grep -c .", "0"),
+        // Each is of its own namespace: seen from outside, it would have two numbers or more.
+        shell("strangers", "cat /proc/[0-9]*/status | grep -cP '^NSpid:\\t\\d+\\t'", "=0"),
         shell("oom score", "echo -1000 >/proc/self/oom_score_adj", READ_ONLY),
         shell("core pattern", "echo x >/proc/sys/kernel/core_pattern", READ_ONLY),
         shell("sysrq", "echo b >/proc/sysrq-trigger", "annot create"),
         shell("ulimit", "ulimit -n 100000", "error setting limit"),
         shell("nice", "nice -n -5 true", "cannot set niceness"),
-        shell("set-uid file", "cp /usr/bin/id /data/id; chmod u+s /data/id; /data/id -u", "70"),
+        shell("set-uid file", "cp /usr/bin/id /data/id; chmod u+s /data/id; /data/id -u", "=70"),
         // There is no user 0 in the sandbox's user namespace.
         shell("set-uid of root", "chown 0 /data/id", "Invalid argument"),
-        shell("set-uid su", "su -c id </dev/null 2>&1 | grep -c uid=0", "0"),
-        shell("capabilities", "grep CapBnd /proc/self/status | tr -dc 0-9", "0000000000000000"),
-        shell("new privileges", "grep NoNewPrivs /proc/self/status | tr -dc 0-9", "1"),
+        shell("set-uid su", "su -c id </dev/null 2>&1 | grep -c uid=0", "=0"),
+        shell("capabilities", "grep CapBnd /proc/self/status | tr -dc 0-9", "=0000000000000000"),
+        shell("new privileges", "grep NoNewPrivs /proc/self/status | tr -dc 0-9", "=1"),
         shell("user namespace", "unshare -Ur id -u", REFUSED),
         shell("chroot", "/usr/sbin/chroot / true", REFUSED),
         shell("kernel log", "dmesg", "not permitted"),
         call("ptrace", number(101, 117), "16, $p, 0, 0"),
         call("process_vm_readv", number(310, 270), "$p, 0, 0, 0, 0, 0"),
         call("pidfd_getfd", 438, "3, 3, 0"),
-        call("unshare", number(272, 97), "0x10000000"),
+        call("unshare", UNSHARE, "0x10000000"),
         call("mount", number(165, 40), "0, 0, 0, 0, 0"),
         call("keyctl", number(250, 219), "0, -3, 0"),
         call("add_key", number(248, 217), "0, 0, 0, 0, 0"),
@@ -158,8 +197,8 @@ fn network(host: &Host) -> Vec<Attack> {
     let (tcp, udp) = (host.tcp.local_addr().unwrap().port(), host.udp.local_addr().unwrap().port());
     let unix = format!("pack_sockaddr_un(\"\\0{}\")", host.unix_name);
     vec![
-        shell("interfaces", "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' \\n'", "lo"),
-        shell("routes", "tail -n +2 /proc/net/route | grep -c .", "0"),
+        shell("interfaces", "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' \\n'", "=lo"),
+        shell("routes", "tail -n +2 /proc/net/route | grep -c .", "=0"),
         connect("host TCP", "AF_INET", "SOCK_STREAM", &inet("127.0.0.1", tcp), "Connection refused"),
         // What is sent to nobody is sent; the host sees whether it came.
         connect("host UDP", "AF_INET", "SOCK_DGRAM", &inet("127.0.0.1", udp), ""),
@@ -181,14 +220,15 @@ fn network(host: &Host) -> Vec<Attack> {
     ]
 }
 
-/// What must be the same on the host before and after.
+/// What must be the same on the host before and after, beside what each place looks at.
 fn state_of_host(place: &Place) -> BTreeMap<String, Vec<u8>> {
-    let read = |path: &Path| (path.display().to_string(), fs::read(path).unwrap_or_default());
-    let system = ["/etc/passwd", "/etc/group", "/etc/hosts", "/proc/sys/kernel/core_pattern", "/proc/keys"];
-    let mut state: BTreeMap<String, Vec<u8>> = system.iter().map(|path| read(Path::new(path))).collect();
+    let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
+    // Keyrings come and go with other tests' users and containers, and their counts with them.
+    let keys: String = keys.lines().filter(|key| !key.contains(" keyring ")).collect();
     let here = fs::read_dir(place.path("")).unwrap().flatten().map(|entry| entry.path());
-    state.extend(here.filter(|path| path.is_file()).map(|path| read(&path)));
-    state
+    let files = here.filter(|path| path.is_file());
+    let files = files.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default()));
+    files.chain([("/proc/keys".to_owned(), keys.into_bytes())]).collect()
 }
 
 /// Runs a drill between two looks at the host.
@@ -199,7 +239,10 @@ fn between_two_looks(place: &Place, host: &Host, what: &[&str]) -> Finished {
     });
     let run = run.wait();
     host.assert_nobody_came();
-    assert!(before == state_of_host(place), "the host is not as it was");
+    for (path, now) in state_of_host(place) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(before.get(&path).map(|before| text(before)), Some(text(&now)), "{path} is not as it was");
+    }
     place.assert_nothing_left();
     assert!(!run.stdout.contains("hunter2"));
     run
@@ -218,7 +261,9 @@ fn a_script_in_a_plain_users_drill_finds_nothing() {
 fn tries_to_get_out(place: &Place) {
     place.write("canary", "production");
     let host = Host::new();
-    for (name, attacks) in [("files", files(place)), ("processes", processes()), ("network", network(&host))] {
+    for (name, attacks) in
+        [("files", files(place)), ("code", code(place)), ("processes", processes()), ("network", network(&host))]
+    {
         let dump = script(place, name, &sql("SELECT", &attacks));
         let run = between_two_looks(place, &host, &["--dump", &dump]);
         all_held(&run, &attacks);
@@ -231,7 +276,7 @@ fn tries_to_get_out(place: &Place) {
 #[test]
 fn a_metadata_service_that_the_runner_reaches_is_out_of_reach_inside() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not tested: only root can make a network");
+        not_tested("a metadata service that the runner reaches: only root can make a network for it");
         return;
     }
     // What a thread starts is in the thread's network.
@@ -247,7 +292,7 @@ fn a_metadata_service_that_the_runner_reaches_is_out_of_reach_inside() {
         let place = Place::new();
         let attacks = [
             connect("metadata", "AF_INET", "SOCK_STREAM", &inet("169.254.169.254", 80), UNREACHABLE),
-            shell("link-local", "grep -c 169.254 /proc/net/fib_trie", "0"),
+            shell("link-local", "grep -c 169.254 /proc/net/fib_trie", "=0"),
         ];
         let dump = script(&place, "metadata", &sql("SELECT", &attacks));
         let run = muster(&place, &["run", "--dump", &dump, "--output", "json"]);

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use whole_program::{Backup, Finished, Place, Server, captured, muster, programs};
 
+use super::{shell, statement};
 use crate::bad_input::{Answer, run};
 
 pub(super) const HONEST: &str = "CREATE TABLE orders (id int PRIMARY KEY, v text NOT NULL);
@@ -97,7 +98,7 @@ fn lies() -> Vec<Lie> {
             failures: &["schema"],
         },
         Lie {
-            case: "a partition that makes up for a lost row with one of another value",
+            case: "a row that makes up for a lost one, with another value",
             sql: format!("{SHORT} INSERT INTO orders VALUES (1000, 'made up');"),
             answer: FAILED,
             failures: &["content public.orders"],
@@ -108,6 +109,16 @@ fn lies() -> Vec<Lie> {
                 "{HONEST} CREATE FUNCTION public.no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
                      RAISE EXCEPTION 'no'; END $$;
                  CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION public.no();"
+            ),
+            answer: FAILED,
+            failures: &["schema"],
+        },
+        Lie {
+            case: "event triggers that delay whatever comes after the restore, without end",
+            sql: format!(
+                "{HONEST} CREATE FUNCTION public.later() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                     PERFORM pg_catalog.pg_sleep(1e9); END $$;
+                 CREATE EVENT TRIGGER later ON ddl_command_end EXECUTE FUNCTION public.later();"
             ),
             answer: FAILED,
             failures: &["schema"],
@@ -164,20 +175,26 @@ fn an_honest_backup_with_rules_and_event_triggers_passes() {
     place.assert_nothing_left();
 }
 
-/// What a superuser's function does to the catalogue while it is restored.
+/// What a superuser's function does to the catalogs while it is restored, which the checks of the schema join.
 #[test]
 fn statistics_that_mislead_the_planner_change_no_verdict() {
     let place = Place::new();
-    let backup = captured(&place, "stats", HONEST);
+    // Where the dump is made there is no sandbox, and nothing is misled. In the sandbox, it is or the restore fails.
     let mislead = format!(
-        "{HONEST} CREATE FUNCTION public.mislead() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
-             UPDATE pg_catalog.pg_class SET reltuples = 1e30, relpages = 2147483647 WHERE relkind IN ('r', 'i');
-             DELETE FROM pg_catalog.pg_statistic; RETURN 1; END $$;
-         CREATE MATERIALIZED VIEW public.trap AS SELECT public.mislead() AS x;"
+        "{HONEST} CREATE TABLE wide ({});
+         CREATE FUNCTION public.mislead() RETURNS int LANGUAGE plpgsql AS $$ DECLARE misled int; BEGIN
+             IF pg_catalog.pg_stat_file('/conf/pg_hba.conf', true) IS NULL THEN RETURN 0; END IF;
+             DELETE FROM pg_catalog.pg_statistic;
+             UPDATE pg_catalog.pg_class SET reltuples = CASE WHEN relkind = 'r' THEN 1e30 ELSE 0 END, relpages = 2147483647
+                 WHERE relkind IN ('r', 'i');
+             GET DIAGNOSTICS misled = ROW_COUNT;
+             IF misled < 200 THEN RAISE EXCEPTION 'only % were misled', misled; END IF;
+             RETURN 1; END $$;
+         CREATE MATERIALIZED VIEW public.trap AS SELECT public.mislead() AS x;",
+        (0..1_000).map(|n| format!("c{n} int CHECK (c{n} > 0)")).collect::<Vec<_>>().join(", ")
     );
-    replace_dump(&backup, &mislead);
-    let rows = "  checks:\n    - { name: rows, plugin: builtin:row-count }\n    - { name: content, plugin: builtin:checksum }\n";
-    let run = run(&place, &backup.drill_with(rows));
+    let backup = captured(&place, "stats", &mislead);
+    let run = run(&place, &backup.drill_with(CHECKS));
     if let Some(difference) = PROVEN.differs("statistics", &run) {
         panic!("{difference}");
     }
@@ -219,24 +236,40 @@ fn roles_and_settings_named_like_musters_own_change_nothing() {
     }
 }
 
-/// `ALTER SYSTEM` in a dump, and a line in the server's own file: what a restart would load, and what a connection would be given.
+/// `ALTER SYSTEM` in a dump, and lines in the server's own files: what a restart would load, and what a connection would be given.
 #[test]
 fn settings_that_a_backup_ships_change_nothing() {
     let place = Place::new();
-    let sql = "ALTER SYSTEM SET shared_preload_libraries = '/data/evil';
+    let alter = "ALTER SYSTEM SET shared_preload_libraries = '/data/evil';
         ALTER SYSTEM SET session_preload_libraries = '/data/evil';
-        ALTER SYSTEM SET log_statement = 'all';
+        ALTER SYSTEM SET listen_addresses = '*';
         ALTER SYSTEM SET ssl = off;
         ALTER SYSTEM SET hba_file = '/data/evil.conf';
         DO $$ BEGIN EXECUTE 'COPY (SELECT ''host all all 0.0.0.0/0 trust'') TO ''/data/evil.conf'''; END $$;
         SELECT pg_reload_conf();
         SELECT pg_sleep(0.5);
         ";
-    let dump = super::script(&place, "settings", sql);
+    let setting = |name, setting: &str, may_see| {
+        statement(name, &format!("DO $x$ BEGIN RAISE EXCEPTION '%', current_setting('{setting}'); END $x$"), may_see)
+    };
+    let attacks = [
+        shell(
+            "arrived",
+            "cat /data/postgresql.auto.conf /data/*/postgresql.auto.conf 2>/dev/null | grep hba_file",
+            "/data/evil.conf",
+        ),
+        setting("ssl", "ssl", "=on"),
+        setting("hba file", "hba_file", "=/conf/pg_hba.conf"),
+        setting("addresses", "listen_addresses", "=127.0.0.1"),
+        setting("libraries", "shared_preload_libraries", "="),
+        shell("own conf", "echo \"ssl = off\" >>/conf/postgresql.conf", "Read-only file system"),
+        shell("own hba", "echo \"host all all 0.0.0.0/0 trust\" >>/conf/pg_hba.conf", "Read-only file system"),
+    ];
+    let dump = super::script(&place, "settings", &format!("{alter}{}", super::sql("SELECT", &attacks)));
     let run = muster(&place, &["run", "--dump", &dump, "--output", "json"]);
     place.assert_nothing_left();
-    let result = run.result();
-    assert_eq!(result["reason"], "proven", "{result}");
+    super::all_held(&run, &attacks);
+    assert_eq!(run.expect(0).result()["reason"], "proven");
 }
 
 /// Whatever a backup can make a server say is shown without steering the terminal.

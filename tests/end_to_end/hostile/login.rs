@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use whole_program::{Place, Server, captured_from, programs};
+use whole_program::{Place, Server, captured_from, not_tested, programs};
 
 use super::lie::{CHECKS, FAILED, HONEST, PROVEN, failing, replace_dump_from};
 use crate::bad_input::run;
@@ -34,7 +34,7 @@ fn trigger(body: &str) -> String {
 #[test]
 fn a_trigger_at_login_keeps_nobody_out_and_writes_nothing() {
     let Some(programs) = with_login_triggers() else {
-        eprintln!("skipped: PostgreSQL {FIRST} or newer is not installed, and this needs one");
+        not_tested("a trigger at login: PostgreSQL 17 or newer is not installed");
         return;
     };
     let place = Place::new();

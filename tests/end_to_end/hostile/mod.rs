@@ -13,7 +13,8 @@ use whole_program::{Finished, Place};
 
 const KIT: &str = include_str!("../../fixtures/hostile/kit.sql");
 
-/// An attack by its name, what it runs, and what of its answer must be there: anything else, and it got further.
+/// An attack by its name, what it runs, and what of its answer must be there, or all of it after a `=`: anything else, and it got
+/// further.
 #[derive(Debug, Clone)]
 struct Attack {
     name: &'static str,
