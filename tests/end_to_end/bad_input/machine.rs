@@ -1,8 +1,9 @@
 //! What is wrong with the machine: the state directory, the disk, the clock.
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use whole_program::{Backup, Muster, Place, captured, muster, program, sample};
+use whole_program::{Backup, Muster, Place, captured, muster, not_tested, program, sample};
 
 use super::{Answer, expect, said};
 
@@ -98,6 +99,30 @@ fn a_full_file_system(place: &Place, backup: &Backup<'_>) {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(said.contains("state") && said.contains("o space left") || said.contains("full"), "{said}");
     place.assert_nothing_left();
+}
+
+/// What a sandbox holds open could not be counted there, and half a limit is none.
+#[test]
+fn a_machine_that_hides_processes_is_no_place_for_a_disk_limit() {
+    if !rustix::process::geteuid().is_root() {
+        return not_tested("a /proc that hides processes: only root can mount one");
+    }
+    let place = Place::of_a_plain_user();
+    let backup = captured(&place, "hidden", "CREATE TABLE one AS SELECT 1 AS i;");
+    let drill = backup.drill_with("  isolation: { local: { limits: { disk: 1GiB } } }\n");
+    for hidepid in ["1", "2"] {
+        // A /proc of its own, which ends with it; the first process there is somebody else's.
+        let script = "mount -t proc -o hidepid=$0 proc /proc && \"$@\"; exit $?";
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c", script, hidepid]);
+        command.args(["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(program()).args(["run", &drill, "--output", "json"]).current_dir(place.path(""));
+        let output = command.env("MUSTER_STATE_DIR", place.state()).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("sandbox-unfit") && said.contains("hidepid") && said.contains("gid="), "{said}");
+        place.assert_nothing_left();
+    }
 }
 
 /// The clock of whoever made the backup was ahead, or ours is behind: a snapshot of tomorrow is not taken for a fresh one.

@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<(&'static str, TestFn)> {
         test!(too_much_memory_is_a_breach),
         test!(too_much_disk_is_a_breach),
         test!(disk_that_is_hidden_is_a_breach),
+        test!(a_process_that_nobody_awaits_hides_nothing),
         test!(the_survey_says_what_holds),
         test!(a_flood_of_connections_is_bounded),
     ]
@@ -114,6 +115,13 @@ async fn disk_that_is_hidden_is_a_breach(place: Place) {
         assert!(stop.message.contains(says), "{script}: {stop}");
         held.release().await;
     }
+}
+
+/// For longer than ten looks take.
+async fn a_process_that_nobody_awaits_hides_nothing(place: Place) {
+    let held = with(&place, Limits { disk: Some(64 << 20), ..LIMITS }).await;
+    assert_eq!(held.say("perl -e 'fork or exit; sleep 8; print q(undisturbed)'").await, "undisturbed");
+    held.release().await;
 }
 
 async fn the_survey_says_what_holds(place: Place) {

@@ -81,11 +81,7 @@ pub(super) fn survey(limits: &Limits, cgroups: &Cgroups, state_root: &Path) -> R
     if let Some(what) = is_full(&disk) {
         return Err(Stop::new(
             Reason::SandboxUnfit,
-            format!(
-                "less than {FREE_PERCENT} % of {what} is free ({}, beneath {})",
-                unit::size(free_disk),
-                state_root.display()
-            ),
+            format!("less than {FREE_PERCENT} % of {what} is free, beneath {}", state_root.display()),
         )
         .advise("make room, or name a state directory on another file system"));
     }

@@ -155,9 +155,13 @@ fn status(pid: i32) -> Option<Status> {
     status_in(&open_directory(CWD, format!("/proc/{pid}")).ok()?)
 }
 
-fn status_in(process: &OwnedFd) -> Option<Status> {
+fn read_status(process: &OwnedFd) -> Option<String> {
     let file = rustix::fs::openat(process, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let text = io::read_to_string(File::from(file)).ok()?;
+    io::read_to_string(File::from(file)).ok()
+}
+
+fn status_in(process: &OwnedFd) -> Option<Status> {
+    let text = read_status(process)?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
     let mut uids = field("Uid:")?;
     let namespaces: Vec<&str> = field("NSpid:")?.collect();
@@ -170,6 +174,18 @@ fn status_in(process: &OwnedFd) -> Option<Status> {
         first_or_outside: namespaces.len() == 1 || number_inside == 1,
         number_inside,
     })
+}
+
+/// Whether the thread, of the `task` directory of a process, is a zombie.
+pub(super) fn has_ended(threads: &OwnedFd, thread: i32) -> bool {
+    let text = open_directory(threads, thread.to_string()).ok().and_then(|thread| read_status(&thread));
+    let state = text.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("State:")));
+    state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Whether /proc keeps this user from processes that are not its own, and from those of its own that may not be traced.
+pub(super) fn proc_hides() -> bool {
+    open_directory(CWD, "/proc/1").is_err()
 }
 
 /// What the process is called in its own namespace.

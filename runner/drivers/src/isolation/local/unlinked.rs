@@ -70,7 +70,12 @@ impl Held {
         let Some(threads) = there(open_directory(process, "task"))? else { return Ok(()) };
         // A thread may have descriptors of its own.
         for thread in numbers(&threads)? {
-            let Some(table) = there(open_directory(&threads, format!("{thread}/fd")))? else { continue };
+            let table = match open_directory(&threads, format!("{thread}/fd")) {
+                // It waits for whoever started it, and what it held is gone.
+                Err(Errno::ACCESS) if process::has_ended(&threads, thread) => continue,
+                other => there(other)?,
+            };
+            let Some(table) = table else { continue };
             for descriptor in numbers(&table)? {
                 self.descriptors += 1;
                 if self.descriptors > MAX_DESCRIPTORS {

@@ -143,6 +143,12 @@ struct Disk {
 
 impl Disk {
     fn of(running: &Running, data: Arc<OwnedFd>, limit: u64) -> Result<Self, Stop> {
+        if process::proc_hides() {
+            let message =
+                "/proc hides processes (it is mounted with hidepid), and a disk limit must see what they hold open";
+            return Err(Stop::new(Reason::SandboxUnfit, message)
+                .advise("mount /proc without hidepid, or with gid= of a group that muster's user is in"));
+        }
         let unlinked = Unlinked::of(running.first.identity.pid, &data).map_err(|error| {
             let message = format!("looking at the sandbox's processes in /proc, as its disk limit needs: {error}");
             match error.kind() {
