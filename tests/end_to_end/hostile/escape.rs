@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -226,7 +227,7 @@ fn state_of_host(place: &Place) -> BTreeMap<String, Vec<u8>> {
     // Keyrings come and go with other tests' users and containers, and their counts with them.
     let keys: String = keys.lines().filter(|key| !key.contains(" keyring ")).collect();
     let here = fs::read_dir(place.path("")).unwrap().flatten().map(|entry| entry.path());
-    let files = here.filter(|path| path.is_file());
+    let files = here.filter(|path| path.is_file()).chain(["/etc/hosts", "/etc/resolv.conf"].map(PathBuf::from));
     let files = files.map(|path| (path.display().to_string(), fs::read(&path).unwrap_or_default()));
     files.chain([("/proc/keys".to_owned(), keys.into_bytes())]).collect()
 }
@@ -239,10 +240,12 @@ fn between_two_looks(place: &Place, host: &Host, what: &[&str]) -> Finished {
     });
     let run = run.wait();
     host.assert_nobody_came();
-    for (path, now) in state_of_host(place) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!(before.get(&path).map(|before| text(before)), Some(text(&now)), "{path} is not as it was");
+    let mut after = state_of_host(place);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    for (path, before) in before {
+        assert_eq!(Some(text(before)), after.remove(&path).map(text), "{path} is not as it was");
     }
+    assert!(after.is_empty(), "new: {:?}", after.keys());
     place.assert_nothing_left();
     assert!(!run.stdout.contains("hunter2"));
     run

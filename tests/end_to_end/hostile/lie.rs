@@ -249,8 +249,10 @@ fn settings_that_a_backup_ships_change_nothing() {
         SELECT pg_reload_conf();
         SELECT pg_sleep(0.5);
         ";
+    // Where it comes from decides what a file can change, at a reload or later.
     let setting = |name, setting: &str, may_see| {
-        statement(name, &format!("DO $x$ BEGIN RAISE EXCEPTION '%', current_setting('{setting}'); END $x$"), may_see)
+        let source = format!("(SELECT setting || ' of the ' || source FROM pg_settings WHERE name = '{setting}')");
+        statement(name, &format!("DO $x$ BEGIN RAISE EXCEPTION '%', {source}; END $x$"), may_see)
     };
     let attacks = [
         shell(
@@ -258,10 +260,9 @@ fn settings_that_a_backup_ships_change_nothing() {
             "cat /data/postgresql.auto.conf /data/*/postgresql.auto.conf 2>/dev/null | grep hba_file",
             "/data/evil.conf",
         ),
-        setting("ssl", "ssl", "=on"),
-        setting("hba file", "hba_file", "=/conf/pg_hba.conf"),
-        setting("addresses", "listen_addresses", "=127.0.0.1"),
-        setting("libraries", "shared_preload_libraries", "="),
+        setting("ssl", "ssl", "=on of the command line"),
+        setting("hba file", "hba_file", "=/conf/pg_hba.conf of the override"),
+        setting("addresses", "listen_addresses", "=127.0.0.1 of the command line"),
         shell("own conf", "echo \"ssl = off\" >>/conf/postgresql.conf", "Read-only file system"),
         shell("own hba", "echo \"host all all 0.0.0.0/0 trust\" >>/conf/pg_hba.conf", "Read-only file system"),
     ];
