@@ -115,8 +115,9 @@ fn a_machine_that_hides_processes_is_no_place_for_a_disk_limit() {
         let script = "mount -t proc -o hidepid=$0 proc /proc && \"$@\"; exit $?";
         let mut command = Command::new("/usr/bin/unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--", "/bin/sh", "-c", script, hidepid]);
-        command.args(["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
-        command.arg(program()).args(["run", &drill, "--output", "json"]).current_dir(place.path(""));
+        let muster = place.command(program());
+        command.arg(muster.get_program()).args(muster.get_args()).args(["run", &drill, "--output", "json"]);
+        command.current_dir(place.path(""));
         let output = command.env("MUSTER_STATE_DIR", place.state()).output().expect("it starts");
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");

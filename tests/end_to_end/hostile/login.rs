@@ -34,7 +34,7 @@ fn trigger(body: &str) -> String {
 #[test]
 fn a_trigger_at_login_keeps_nobody_out_and_writes_nothing() {
     let Some(programs) = with_login_triggers() else {
-        not_tested("a trigger at login: PostgreSQL 17 or newer is not installed");
+        not_tested(&format!("a trigger at login: PostgreSQL {FIRST} or newer is not installed"));
         return;
     };
     let place = Place::new();

@@ -142,6 +142,8 @@ fn each_status(mut see: impl FnMut(Status)) -> io::Result<()> {
 }
 
 struct Status {
+    /// A zombie.
+    ended: bool,
     parent: i32,
     uid: u32,
     effective_uid: u32,
@@ -155,18 +157,15 @@ fn status(pid: i32) -> Option<Status> {
     status_in(&open_directory(CWD, format!("/proc/{pid}")).ok()?)
 }
 
-fn read_status(process: &OwnedFd) -> Option<String> {
-    let file = rustix::fs::openat(process, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    io::read_to_string(File::from(file)).ok()
-}
-
 fn status_in(process: &OwnedFd) -> Option<Status> {
-    let text = read_status(process)?;
+    let file = rustix::fs::openat(process, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let text = io::read_to_string(File::from(file)).ok()?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
     let mut uids = field("Uid:")?;
     let namespaces: Vec<&str> = field("NSpid:")?.collect();
     let number_inside = namespaces.last()?.parse().ok()?;
     Some(Status {
+        ended: field("State:")?.next()?.starts_with(['Z', 'X']),
         parent: field("PPid:")?.next()?.parse().ok()?,
         uid: uids.next()?.parse().ok()?,
         effective_uid: uids.next()?.parse().ok()?,
@@ -178,9 +177,8 @@ fn status_in(process: &OwnedFd) -> Option<Status> {
 
 /// Whether the thread, of the `task` directory of a process, is a zombie.
 pub(super) fn has_ended(threads: &OwnedFd, thread: i32) -> bool {
-    let text = open_directory(threads, thread.to_string()).ok().and_then(|thread| read_status(&thread));
-    let state = text.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("State:")));
-    state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']))
+    let thread = open_directory(threads, thread.to_string()).ok();
+    thread.and_then(|thread| status_in(&thread)).is_some_and(|status| status.ended)
 }
 
 /// Whether /proc keeps this user from processes that are not its own, and from those of its own that may not be traced.
